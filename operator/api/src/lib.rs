@@ -1,0 +1,23 @@
+//! The custom resources of Pomarium (`pomarium.dev/v1alpha1`) and their conversion to kernel types.
+//!
+//! # Layout
+//!
+//! | module | what |
+//! |---|---|
+//! | [`pool`] | `ServerPool`: the demand side |
+//! | [`group`] | `ServerGroup`: the supply side |
+//! | [`site`] | `ServerSite`: a member cluster |
+//! | [`plan`] | `ServerPlan`: what is about to be done, and why |
+//! | [`common`] | types that several kinds share |
+//! | [`labels`] | labels, annotations and taints on Nodes and Pods |
+//! | [`validate`] | from API objects to kernel types: after it, no code looks at an API object to decide anything |
+
+// The derive macros of kube and schemars put their helpers into blocks of their own.
+#![allow(unreachable_pub)]
+
+pub mod common;
+pub mod group;
+pub mod labels;
+pub mod plan;
+pub mod pool;
+pub mod site;

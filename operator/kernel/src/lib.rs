@@ -1,0 +1,29 @@
+//! The decision core of Pomarium.
+//!
+//! Pure: everything it knows comes in as arguments, `now` included, and everything that it wants done goes out as
+//! values. No Kubernetes, no async runtime, no clock, no environment, no I/O. The same input gives the same bytes.
+//!
+//! # Layout
+//!
+//! | module | what |
+//! |---|---|
+//! | [`time`], [`units`], [`names`] | values with units, and the names of things |
+//! | [`catalogue`] | what is known about Apple-silicon machines, with sources |
+//! | [`performance`] | a machine's step times for one model: from the catalogue or measured |
+//! | [`engine`] | the reference engine, one iteration at a time |
+//! | [`capacity`] | what servers sustain for a pool's traffic while every objective holds |
+//! | [`feasibility`] | which pool may run where: trust, residency, permitted use, memory, objectives |
+//! | [`snapshot`] | everything that one pass has seen |
+//! | [`planning`] | from a snapshot to a plan |
+//! | [`plan`] | what a pass wants done, with the reason for each thing |
+//! | [`lifecycle`] | the states of servers and replicas, and the steps of a drain |
+//! | [`reason`] | the closed list of reasons |
+
+pub mod engine;
+pub mod lifecycle;
+pub mod names;
+pub mod plan;
+pub mod reason;
+pub mod snapshot;
+pub mod time;
+pub mod units;

@@ -3,10 +3,12 @@
 //! # Layout
 //! - [`cluster`]: etcd, API server, controller manager and scheduler as local processes, kubectl and Helm beside them
 //! - [`operator_process`]: the `pomarium` binary, started, killed and measured as users run it
+//! - [`time`]: the compressed time that all of them share
 //! - [`wait`]: waiting for a condition with a bound, never for a guess
 //! - [`watchdog`]: nothing outlives the process that started it
 
 pub mod cluster;
 pub mod operator_process;
+pub mod time;
 pub mod wait;
 pub mod watchdog;

@@ -4,6 +4,8 @@
 //!
 //! | module | what |
 //! |---|---|
+//! | [`load`] | replays a trace as real HTTP streams |
 //! | [`router`] | a small inference gateway with the discipline `LeastWork` |
 
+pub mod load;
 pub mod router;

@@ -36,6 +36,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 pub use dispatch::{Backend, BackendId, BackendLoad};
+pub(crate) use events::EventCounter;
 pub use metrics::{Labels, Thresholds};
 
 use dispatch::{Dispatcher, Lease, Work};

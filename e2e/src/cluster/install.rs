@@ -12,8 +12,8 @@ use kube::config::Kubeconfig;
 use crate::cluster::settings;
 use crate::cluster::{ControlPlane, Error};
 
-/// How long a token lives that stands for a ServiceAccount's projected one. Longer than any test.
-const TOKEN_LIFE: Duration = Duration::from_hours(24);
+/// How long a token lives that stands for a `ServiceAccount`'s projected one. Longer than any test.
+const TOKEN_LIFE: Duration = Duration::from_secs(24 * 3600);
 
 /// The root of the checkout.
 pub fn repository() -> PathBuf {
@@ -41,7 +41,7 @@ impl ControlPlane {
         Ok(())
     }
 
-    /// A kubeconfig with a token of a ServiceAccount, for a process that must have exactly its rights.
+    /// A kubeconfig with a token of a `ServiceAccount`, for a process that must have exactly its rights.
     pub async fn service_account_kubeconfig(&self, namespace: &str, name: &str) -> Result<String, Error> {
         let accounts: Api<ServiceAccount> = Api::namespaced(self.client().await?, namespace);
         let request = TokenRequest {

@@ -66,9 +66,9 @@ mod tests {
     fn events_are_counted_however_the_stream_is_cut() {
         for size in 1..STREAM.len() {
             let mut counter = EventCounter::default();
-            let counted: u64 = STREAM.chunks(size).map(|chunk| counter.feed(chunk)).sum();
+            let sum: u64 = STREAM.chunks(size).map(|chunk| counter.feed(chunk)).sum();
             assert_eq!(
-                (counted, counter.events(), counter.is_done()),
+                (sum, counter.events(), counter.is_done()),
                 (3, 3, true),
                 "chunks of {size}"
             );

@@ -62,18 +62,18 @@ fn draw_pool(frame: &mut Frame, area: Rect, picture: &Picture) {
         Line::from(vec![
             field(
                 "replicas",
-                format!("{}/{} serving, {} draining", pool.serving, pool.target, pool.draining),
+                &format!("{}/{} serving, {} draining", pool.serving, pool.target, pool.draining),
             ),
             field(
                 "demand",
-                format!("{} of {} requests/s", or_dash(&pool.demand), or_dash(&pool.sustainable)),
+                &format!("{} of {} requests/s", or_dash(&pool.demand), or_dash(&pool.sustainable)),
             ),
-            field("cost", format!("{}/h", or_dash(&pool.cost_per_hour))),
+            field("cost", &format!("{}/h", or_dash(&pool.cost_per_hour))),
         ]),
         Line::from(vec![
             field(
                 "requests",
-                format!(
+                &format!(
                     "{} sent, {} completed, {} in flight, {} waiting",
                     requests.sent, requests.completed, requests.in_flight, picture.queued
                 ),
@@ -88,7 +88,7 @@ fn draw_pool(frame: &mut Frame, area: Rect, picture: &Picture) {
     frame.render_widget(Paragraph::new(lines).block(block), area);
 }
 
-fn field(label: &str, value: String) -> Span<'static> {
+fn field(label: &str, value: &str) -> Span<'static> {
     Span::from(format!("{label} {value}   "))
 }
 

@@ -1,0 +1,1 @@
+//! What a plan means for API objects and providers, as values.

@@ -1,0 +1,1 @@
+//! Kubernetes events: once per decision.

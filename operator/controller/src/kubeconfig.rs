@@ -1,0 +1,1 @@
+//! Which kubeconfigs are accepted.

@@ -1,0 +1,1 @@
+//! One leader at a time.

@@ -1,0 +1,1 @@
+//! Arrivals, latencies and loads, from gateways, engines or Prometheus.

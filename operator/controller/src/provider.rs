@@ -1,0 +1,1 @@
+//! Who brings servers up and takes them down.

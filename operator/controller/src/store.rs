@@ -1,0 +1,1 @@
+//! Watches, projected into small caches.

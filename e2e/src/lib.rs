@@ -9,9 +9,11 @@
 //! - [`router`]: a small inference gateway with the discipline `LeastWork`
 //! - [`load`]: replays a trace as real HTTP streams
 //! - [`view`]: what the demo shows while it runs
+//! - [`demo`]: all of it together, for people to watch
 //! - [`summary`]: what a run of the demo came to
 
 pub mod cluster;
+pub mod demo;
 pub mod load;
 pub mod operator_process;
 pub mod router;

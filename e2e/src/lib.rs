@@ -4,6 +4,7 @@
 //! - [`chart`]: installs the Helm chart, for the rights that everything here runs with
 //! - [`cluster`]: etcd, API server, controller manager and scheduler as local processes, kubectl and Helm beside them
 //! - [`operator_process`]: the `pomarium` binary, started, killed and measured as users run it
+//! - [`time`]: the compressed time that all of them share
 //! - [`wait`]: waiting for a condition with a bound, never for a guess
 //! - [`watchdog`]: nothing outlives the process that started it
 //! - [`router`]: a small inference gateway with the discipline `LeastWork`
@@ -17,6 +18,7 @@ pub mod load;
 pub mod operator_process;
 pub mod router;
 pub mod summary;
+pub mod time;
 pub mod view;
 pub mod wait;
 pub mod watchdog;

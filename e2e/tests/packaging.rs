@@ -11,11 +11,17 @@ fn the_image_is_built_from_files_that_exist_and_runs_as_a_numbered_user() {
     let dockerfile = fs::read_to_string(repository().join("operator/Dockerfile")).unwrap();
     let ignored = fs::read_to_string(repository().join(".dockerignore")).unwrap();
     let mut copied = 0;
-    for line in dockerfile.lines().filter(|line| line.starts_with("COPY ") && !line.contains("--from=")) {
+    for line in dockerfile
+        .lines()
+        .filter(|line| line.starts_with("COPY ") && !line.contains("--from="))
+    {
         let words: Vec<&str> = line.split_whitespace().skip(1).collect();
         for source in &words[..words.len() - 1] {
             assert!(repository().join(source).exists(), "{line}");
-            assert!(ignored.lines().any(|kept| kept == format!("!{source}")), ".dockerignore leaves out {source}");
+            assert!(
+                ignored.lines().any(|kept| kept == format!("!{source}")),
+                ".dockerignore leaves out {source}"
+            );
             copied += 1;
         }
     }
@@ -26,7 +32,10 @@ fn the_image_is_built_from_files_that_exist_and_runs_as_a_numbered_user() {
     let members = workspace.lines().find(|line| line.starts_with("members")).unwrap();
     for member in members.split('"').skip(1).step_by(2) {
         let folder = member.split('/').next().unwrap();
-        assert!(dockerfile.contains(&format!("COPY {folder} {folder}")), "{member} is not in the image's build");
+        assert!(
+            dockerfile.contains(&format!("COPY {folder} {folder}")),
+            "{member} is not in the image's build"
+        );
     }
 
     let last_stage = dockerfile.rsplit("FROM ").next().unwrap();

@@ -3,6 +3,7 @@
 //! Everything is real but the machines: API servers, schedulers, the operator as a process with the chart's rights, and
 //! every request an HTTP stream. The machines are played by [`crate::fleet`], in compressed time.
 
+mod lessor;
 mod manifests;
 mod observer;
 mod setup;
@@ -11,7 +12,6 @@ mod tally;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -137,12 +137,19 @@ async fn run(options: Options) -> Result<bool> {
         ..Summary::default()
     };
     if summary.never_ready.is_empty() {
-        steps.next(if screen { "the replay, on a screen of its own" } else { "the replay" });
+        steps.next(if screen {
+            "the replay, on a screen of its own"
+        } else {
+            "the replay"
+        });
         let begun = world.time.now();
         replay(&world, &manifests, &options, &arrivals, screen).await?;
         summary.replayed_seconds = round(world.time.now().since(begun).as_secs_f64(), 1);
     } else {
-        steps.say(&format!("the end of the operator's log:\n{}", world.operator.log_tail()));
+        steps.say(&format!(
+            "the end of the operator's log:\n{}",
+            world.operator.log_tail()
+        ));
     }
     fill(&mut summary, &world, &manifests)?;
     summary.seconds = round(steps.seconds(), 1);
@@ -171,8 +178,11 @@ fn file_name(path: &Path) -> String {
 }
 
 fn arrivals(trace: &Path, options: &Options) -> Result<Vec<Arrival>> {
-    let end_ms = options.minutes.map_or(u64::MAX, |minutes| minutes.saturating_mul(60_000));
-    let all = TraceReader::open(trace)?.take_while(|arrival| !matches!(arrival, Ok(arrival) if arrival.arrival_ms >= end_ms));
+    let end_ms = options
+        .minutes
+        .map_or(u64::MAX, |minutes| minutes.saturating_mul(60_000));
+    let all =
+        TraceReader::open(trace)?.take_while(|arrival| !matches!(arrival, Ok(arrival) if arrival.arrival_ms >= end_ms));
     let all = all.collect::<Result<Vec<_>, _>>()?;
     anyhow::ensure!(!all.is_empty(), "trace {} has no requests", trace.display());
     Ok(scale_rate(&all, options.rate_scale, SEED))
@@ -197,7 +207,9 @@ fn log_to_stderr(screen: bool) {
 async fn wait_until_ready(world: &World, manifests: &Manifests, steps: &Steps) -> Vec<String> {
     let name = format!("{}/{}", manifests.namespace(), manifests.pool.name_any());
     let minimum = manifests.minimum() as usize;
-    steps.say(&format!("waiting until {name} is Ready with {minimum} replicas (about 10 s)"));
+    steps.say(&format!(
+        "waiting until {name} is Ready with {minimum} replicas (about 10 s)"
+    ));
     let ready = eventually(READY_LIMIT, &format!("{name} to be Ready"), async || {
         let pool = world.observer.pool().ok_or("the pool is not there yet")?;
         let status = pool.status.clone().unwrap_or_default();
@@ -242,7 +254,10 @@ async fn replay(
     let shown = Show {
         begun: world.time.now(),
         length: length(arrivals),
-        stage: format!("replaying {}", file_name(&options.trace.clone().unwrap_or_else(default_trace))),
+        stage: format!(
+            "replaying {}",
+            file_name(&options.trace.clone().unwrap_or_else(default_trace))
+        ),
     };
     let work = async {
         load::replay(arrivals, &config, &world.ledger, &quit).await;
@@ -252,7 +267,11 @@ async fn replay(
         done.cancel();
     };
     let look = async {
-        while done.run_until_cancelled(tokio::time::sleep(Duration::from_secs(1))).await.is_some() {
+        while done
+            .run_until_cancelled(tokio::time::sleep(Duration::from_secs(1)))
+            .await
+            .is_some()
+        {
             world.observer.look().await;
         }
         world.observer.look().await;
@@ -333,7 +352,11 @@ fn fill(summary: &mut Summary, world: &World, manifests: &Manifests) -> Result<(
         failed: seen.failed,
         retried: outcomes.retried,
     };
-    summary.objectives = manifests.targets().iter().map(|target| target.judge(&records)).collect();
+    summary.objectives = manifests
+        .targets()
+        .iter()
+        .map(|target| target.judge(&records))
+        .collect();
     summary.sites = manifests
         .sites
         .iter()
@@ -352,7 +375,10 @@ fn fill(summary: &mut Summary, world: &World, manifests: &Manifests) -> Result<(
     };
     let mut currencies = manifests.groups.iter().map(manifests::hourly);
     summary.cost = Cost {
-        currency: currencies.next().transpose()?.map_or("USD".to_owned(), |(_, currency)| currency),
+        currency: currencies
+            .next()
+            .transpose()?
+            .map_or("USD".to_owned(), |(_, currency)| currency),
         total: round((totals.leases + totals.energy).as_f64(), 4),
         leases: round(totals.leases.as_f64(), 4),
         energy: round(totals.energy.as_f64(), 4),
@@ -401,7 +427,13 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent_and_refuses_what_cannot_be() {
         Options::command().debug_assert();
-        for bad in ["--time-scale=0", "--time-scale=1000", "--rate-scale=-1", "--rate-scale=fast", "--minutes=-1"] {
+        for bad in [
+            "--time-scale=0",
+            "--time-scale=1000",
+            "--rate-scale=-1",
+            "--rate-scale=fast",
+            "--minutes=-1",
+        ] {
             assert!(Options::try_parse_from(["demo", bad]).is_err(), "{bad}");
         }
         let good = Options::try_parse_from(["demo", "--headless", "--json", "out.json", "--time-scale", "20"]);
@@ -414,6 +446,9 @@ mod tests {
         let hour = arrivals(&default_trace(), &options).unwrap_or_default();
         assert_eq!((hour.len(), length(&hour)), (19_366, Span::from_millis(3_501_722)));
         let options = Options::parse_from(["demo", "--minutes", "2"]);
-        assert_eq!(arrivals(&default_trace(), &options).unwrap_or_default().len(), 191 + 265);
+        assert_eq!(
+            arrivals(&default_trace(), &options).unwrap_or_default().len(),
+            191 + 265
+        );
     }
 }

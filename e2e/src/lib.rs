@@ -16,6 +16,7 @@
 pub mod chart;
 pub mod cluster;
 pub mod demo;
+pub mod fleet;
 pub mod load;
 pub mod operator_process;
 pub mod router;

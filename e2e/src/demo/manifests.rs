@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use kube::ResourceExt;
@@ -13,6 +12,7 @@ use pomarium_api::group::ServerGroup;
 use pomarium_api::pool::{ObjectiveMetric, Performance, ServerPool};
 use pomarium_api::site::{Ownership, ServerSite};
 use pomarium_kernel::engine::StepTimes;
+use pomarium_kernel::time::Span;
 use pomarium_kernel::units::Money;
 use serde::Deserialize;
 use serde_yaml::Value;
@@ -41,7 +41,10 @@ impl Manifests {
         let (mut sites, mut groups, mut pools) = (Vec::new(), Vec::new(), Vec::new());
         let files = std::fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))?;
         let mut paths = files.map(|file| Ok(file?.path())).collect::<Result<Vec<_>>>()?;
-        paths.retain(|path| path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml"));
+        paths.retain(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "yaml" || extension == "yml")
+        });
         paths.sort();
         for path in paths {
             let text = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
@@ -56,7 +59,12 @@ impl Manifests {
                 }
             }
         }
-        ensure!(pools.len() == 1, "{} has {} pools; the demo replays one trace to one", folder.display(), pools.len());
+        ensure!(
+            pools.len() == 1,
+            "{} has {} pools; the demo replays one trace to one",
+            folder.display(),
+            pools.len()
+        );
         let Some(pool) = pools.pop() else {
             bail!("{} has no pool", folder.display());
         };
@@ -76,7 +84,9 @@ impl Manifests {
     /// The one site whose cluster is the hub.
     pub(crate) fn hub_site(&self) -> Result<&ServerSite> {
         let mut local = self.sites.iter().filter(|site| site.spec.connection.local.is_some());
-        local.next().context("no site has connection.local: the demo's hub is a site")
+        local
+            .next()
+            .context("no site has connection.local: the demo's hub is a site")
     }
 
     /// The sites that are reached by a kubeconfig Secret.
@@ -100,7 +110,10 @@ impl Manifests {
             .with_context(|| {
                 let ServerPool { metadata, .. } = &self.pool;
                 let pool = metadata.name.as_deref().unwrap_or_default();
-                format!("pool {pool} has no spec.performance for {}: the emulated fleet needs it", machine.chip)
+                format!(
+                    "pool {pool} has no spec.performance for {}: the emulated fleet needs it",
+                    machine.chip
+                )
             })
     }
 
@@ -122,7 +135,7 @@ impl Manifests {
                 ObjectiveMetric::InterTokenLatency => TargetMetric::InterTokenLatency,
             },
             percentile: u32::try_from(objective.percentile).unwrap_or(0),
-            threshold_ms: u64::try_from(real(objective.threshold).as_millis()).unwrap_or(u64::MAX),
+            threshold_ms: Span::from(objective.threshold).as_millis(),
         };
         self.pool.spec.objectives.iter().map(target).collect()
     }
@@ -142,7 +155,12 @@ impl Manifests {
 
     /// Replicas that the pool keeps without demand.
     pub(crate) fn minimum(&self) -> u32 {
-        self.pool.spec.replicas.min.and_then(|min| u32::try_from(min).ok()).unwrap_or(1)
+        self.pool
+            .spec
+            .replicas
+            .min
+            .and_then(|min| u32::try_from(min).ok())
+            .unwrap_or(1)
     }
 }
 
@@ -174,16 +192,15 @@ pub(crate) fn hourly(group: &ServerGroup) -> Result<(Money, String)> {
     Ok((hourly, currency.unwrap_or_else(|| "USD".to_owned())))
 }
 
-/// Kubernetes' duration as Rust's; zero if negative.
-pub(crate) fn real(duration: kube::core::Duration) -> Duration {
-    Duration::from(duration)
-}
-
 /// The engine's step times from a pool's measured figures. All must be there.
 pub(crate) fn step_times(measured: &Performance) -> Result<StepTimes> {
     let nanos = |field: &str, text: &Option<String>| -> Result<u64> {
-        let text = text.as_deref().with_context(|| format!("spec.performance has no {field}"))?;
-        let ms: f64 = text.parse().with_context(|| format!("spec.performance: {field} is {text:?}"))?;
+        let text = text
+            .as_deref()
+            .with_context(|| format!("spec.performance has no {field}"))?;
+        let ms: f64 = text
+            .parse()
+            .with_context(|| format!("spec.performance: {field} is {text:?}"))?;
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "`as` saturates")]
         Ok((ms * 1e6).round() as u64)
     };
@@ -199,4 +216,31 @@ pub(crate) fn step_times(measured: &Performance) -> Result<StepTimes> {
         max_batch: u32::try_from(count("maxBatch", measured.max_batch.map(i64::from))?)?,
         prefill_chunk: u32::try_from(count("prefillChunk", measured.prefill_chunk.map(i64::from))?)?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn the_hybrid_example_has_all_that_the_demo_needs() {
+        let manifests = Manifests::read(&crate::cluster::repository().join("examples/hybrid")).unwrap();
+        assert_eq!(manifests.hub_site().unwrap().name_any(), "cupertino");
+        assert_eq!(
+            manifests.remote_sites().map(ResourceExt::name_any).collect::<Vec<_>>(),
+            ["oregon"]
+        );
+        assert_eq!(manifests.groups_at("oregon").count(), 1);
+        let speeds = manifests.speeds().unwrap();
+        assert_eq!(speeds.by_group["cupertino-m2-ultra"].alpha_ns, 10_200_000);
+        assert_eq!(manifests.targets().len(), 2);
+        assert_eq!(manifests.thresholds().ttft, [10.0]);
+        for site in &manifests.sites {
+            energy_price(site).unwrap();
+        }
+        let hosted = manifests.groups_at("oregon").next().unwrap();
+        assert!(hourly(hosted).unwrap().0 > Money::ZERO);
+    }
 }

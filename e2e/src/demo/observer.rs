@@ -16,12 +16,12 @@ use pomarium_api::pool::ServerPool;
 use pomarium_api::site::ServerSite;
 use pomarium_kernel::time::{Span, Timestamp};
 use pomarium_kernel::units::Money;
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::task::JoinSet;
 
+use super::lessor::FleetApi;
 use super::manifests::{self, Manifests};
-use super::tally::{LeaseBook, LeaseSeen, ReplicaSeen, Replicas};
+use super::tally::{LeaseBook, ReplicaSeen, Replicas};
 use crate::load::{self, Ledger, percentile};
 use crate::router::Router;
 use crate::summary::Target;
@@ -164,10 +164,17 @@ impl Observer {
             .collect();
         let mut sum = Money::ZERO;
         for site in &self.manifests.sites {
-            let Ok(price) = manifests::energy_price(site) else { continue };
+            let Ok(price) = manifests::energy_price(site) else {
+                continue;
+            };
             for node in self.nodes_at(&site.name_any()) {
                 let group = node.labels().get(labels::GROUP);
-                let Some(group) = self.manifests.groups.iter().find(|known| Some(&known.name_any()) == group) else {
+                let Some(group) = self
+                    .manifests
+                    .groups
+                    .iter()
+                    .find(|known| Some(&known.name_any()) == group)
+                else {
                     continue;
                 };
                 let power = group.spec.power.clone().unwrap_or_default();
@@ -189,7 +196,9 @@ impl Observer {
         let replicas = lock(&self.replicas);
         let price = |group: &String| {
             let known = self.manifests.groups.iter().find(|known| &known.name_any() == group);
-            known.and_then(|group| manifests::hourly(group).ok()).map_or(Money::ZERO, |(hourly, _)| hourly)
+            known
+                .and_then(|group| manifests::hourly(group).ok())
+                .map_or(Money::ZERO, |(hourly, _)| hourly)
         };
         let sites = self.manifests.sites.iter().map(ResourceExt::name_any);
         Totals {
@@ -197,7 +206,11 @@ impl Observer {
             drains: replicas.drains(),
             bought: books.leases.values().map(LeaseBook::bought).sum(),
             returned: books.leases.values().map(LeaseBook::returned).sum(),
-            leases: books.leases.iter().map(|(group, book)| book.cost(now, price(group))).sum(),
+            leases: books
+                .leases
+                .iter()
+                .map(|(group, book)| book.cost(now, price(group)))
+                .sum(),
             energy: books.energy,
             peaks: sites.map(|site| (site.clone(), replicas.peak(&site))).collect(),
         }
@@ -235,7 +248,10 @@ impl Observer {
     fn pool_view(&self) -> PoolView {
         let id = format!("{}/{}", self.manifests.namespace(), self.manifests.pool.name_any());
         let Some(status) = self.pool().and_then(|pool| pool.status.clone()) else {
-            return PoolView { id, ..PoolView::default() };
+            return PoolView {
+                id,
+                ..PoolView::default()
+            };
         };
         let replicas = status.replicas.unwrap_or_default();
         let observed = status.observed.unwrap_or_default();
@@ -260,7 +276,11 @@ impl Observer {
                 ownership: manifests::ownership(site).to_owned(),
                 summary: status.summary.unwrap_or_default(),
                 cost_per_hour: status.cost_per_hour.unwrap_or_default(),
-                groups: self.manifests.groups_at(&name).map(|group| self.group_view(&name, group)).collect(),
+                groups: self
+                    .manifests
+                    .groups_at(&name)
+                    .map(|group| self.group_view(&name, group))
+                    .collect(),
                 name,
             }
         };
@@ -305,7 +325,9 @@ impl Observer {
             }
         }
         let loads = self.router.loads();
-        let of_group = loads.iter().filter(|load| load.backend.id.site == site && servers.contains(&load.backend.server));
+        let of_group = loads
+            .iter()
+            .filter(|load| load.backend.id.site == site && servers.contains(&load.backend.server));
         let machine = &group.spec.machine;
         GroupView {
             machine: format!("{} {} GiB", machine.chip, machine.memory_gib),
@@ -321,7 +343,9 @@ impl Observer {
     /// Nodes with a group.
     fn nodes_at(&self, site: &str) -> Vec<Arc<Node>> {
         let all = self.nodes.get(site).map(reflector::Store::state).unwrap_or_default();
-        all.into_iter().filter(|node| node.labels().contains_key(labels::GROUP)).collect()
+        all.into_iter()
+            .filter(|node| node.labels().contains_key(labels::GROUP))
+            .collect()
     }
 
     /// What the operator said it decided, newest first.
@@ -338,9 +362,15 @@ impl Observer {
     }
 
     fn decision(&self, event: &Event, begun: Timestamp) -> Option<DecisionView> {
-        event.reporting_controller.as_ref()?.starts_with("pomarium").then_some(())?;
+        event
+            .reporting_controller
+            .as_ref()?
+            .starts_with("pomarium")
+            .then_some(())?;
         let series = event.series.as_ref();
-        let at = series.map(|series| &series.last_observed_time).or(event.event_time.as_ref())?;
+        let at = series
+            .map(|series| &series.last_observed_time)
+            .or(event.event_time.as_ref())?;
         let at = self.time.at_real_ms(at.0.as_millisecond());
         let regarding = event.regarding.as_ref()?;
         Some(DecisionView {
@@ -372,7 +402,9 @@ where
     K::DynamicType: Default + std::hash::Hash + Eq + Clone + Unpin + Send + Sync,
 {
     let (store, writer) = reflector::store();
-    let stream = watcher(api, watcher::Config::default()).default_backoff().reflect(writer);
+    let stream = watcher(api, watcher::Config::default())
+        .default_backoff()
+        .reflect(writer);
     // Errors are retried with back-off; a store that lags shows an older picture, no wrong one.
     watches.spawn(stream.for_each(|_| futures::future::ready(())));
     store
@@ -410,54 +442,5 @@ fn replica(site: &str, pod: &Pod) -> ReplicaSeen {
         server: pod.annotations().get(labels::SERVER).cloned().unwrap_or_default(),
         serving: ready && labelled && !deleted,
         draining: deleted || pod.annotations().contains_key(labels::DRAIN),
-    }
-}
-
-/// The lessor's API, as the operator sees it too (`operator/docs/interfaces.md`).
-#[derive(Clone)]
-pub(crate) struct FleetApi {
-    url: String,
-    client: reqwest::Client,
-}
-
-#[derive(Deserialize)]
-struct Servers {
-    servers: Vec<Server>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Server {
-    name: String,
-    state: String,
-    lease_start: Option<Timestamp>,
-    minimum_until: Option<Timestamp>,
-}
-
-impl FleetApi {
-    /// The fleet at `url`.
-    pub(crate) fn new(url: impl Into<String>) -> Result<Self, reqwest::Error> {
-        let client = reqwest::Client::builder()
-            .no_proxy()
-            .timeout(std::time::Duration::from_secs(2))
-            .build()?;
-        Ok(Self { url: url.into(), client })
-    }
-
-    /// The leases of a group; `None` if there is no answer.
-    async fn leases(&self, group: &str) -> Option<Vec<LeaseSeen>> {
-        let url = format!("{}/v1/groups/{group}/servers", self.url);
-        let answer = self.client.get(url).send().await.ok()?.error_for_status().ok()?;
-        let Servers { servers } = answer.json().await.ok()?;
-        let lease = |server: Server| {
-            let start = server.lease_start?;
-            Some(LeaseSeen {
-                returned: matches!(server.state.as_str(), "Releasing" | "Recycling" | "Failed"),
-                minimum_until: server.minimum_until.unwrap_or(start),
-                start,
-                server: server.name,
-            })
-        };
-        Some(servers.into_iter().filter_map(lease).collect())
     }
 }

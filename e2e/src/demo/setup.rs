@@ -9,8 +9,9 @@ use kube::{Client, ResourceExt};
 use pomarium_api::site::ServerSite;
 use serde_json::json;
 
+use super::lessor::FleetApi;
 use super::manifests::Manifests;
-use super::observer::{FleetApi, Observer};
+use super::observer::Observer;
 use super::steps::Steps;
 use crate::cluster::{self, ControlPlane};
 use crate::load::Ledger;
@@ -40,13 +41,16 @@ pub(crate) struct World {
 
 /// Builds all of it.
 pub(crate) async fn build(manifests: &Manifests, scale: f64, steps: &mut Steps) -> Result<World> {
-    steps.next("control plane and operator binaries (built once; the first time about 4 minutes with Go, 3 with Cargo)");
+    steps
+        .next("control plane and operator binaries (built once; the first time about 4 minutes with Go, 3 with Cargo)");
     cluster::binary().await?;
     operator_process::built().await?;
 
     let names: Vec<_> = manifests.sites.iter().map(ResourceExt::name_any).collect();
     steps.next(&format!("clusters {} (about 10 s)", names.join(" and ")));
-    let started = names.iter().map(|name| ControlPlane::builder(name).audit(false).start());
+    let started = names
+        .iter()
+        .map(|name| ControlPlane::builder(name).audit(false).start());
     let started = futures::future::try_join_all(started).await?;
     let clusters: BTreeMap<_, _> = names.iter().cloned().zip(started).collect();
     let hub_name = manifests.hub_site()?.name_any();
@@ -102,7 +106,11 @@ pub(crate) async fn build(manifests: &Manifests, scale: f64, steps: &mut Steps) 
 }
 
 /// Installs the chart everywhere, and puts the members' credentials into the hub. Returns the operator's own kubeconfig.
-async fn install(hub: &ControlPlane, manifests: &Manifests, clusters: &BTreeMap<String, ControlPlane>) -> Result<String> {
+async fn install(
+    hub: &ControlPlane,
+    manifests: &Manifests,
+    clusters: &BTreeMap<String, ControlPlane>,
+) -> Result<String> {
     let kubeconfig = chart::install(hub, &[]).await?;
     let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": manifests.namespace()}});
     for cluster in clusters.values() {
@@ -131,7 +139,11 @@ fn secret(site: &ServerSite, kubeconfig: &str) -> Result<String> {
     Ok(secret.to_string())
 }
 
-async fn start_router(manifests: &Manifests, clients: &BTreeMap<String, Client>, time: VirtualTime) -> Result<Arc<Router>> {
+async fn start_router(
+    manifests: &Manifests,
+    clients: &BTreeMap<String, Client>,
+    time: VirtualTime,
+) -> Result<Arc<Router>> {
     let patience = Duration::from_secs_f64(PATIENCE_SECS / time.scale());
     let pool = manifests.pool.name_any();
     let config = router::Config {
@@ -159,4 +171,12 @@ async fn start_router(manifests: &Manifests, clients: &BTreeMap<String, Client>,
         router.follow(source);
     }
     Ok(router)
+}
+
+async fn start_fleet(
+    _manifests: &Manifests,
+    _clients: &BTreeMap<String, Client>,
+    _time: VirtualTime,
+) -> Result<fleet::Fleet> {
+    Ok(fleet::Fleet)
 }

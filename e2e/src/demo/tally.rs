@@ -226,7 +226,15 @@ mod tests {
             replicas.seen(replica("a", uid));
         }
         replicas.seen(replica("b", "4"));
-        assert_eq!((replicas.added(), replicas.peak("a"), replicas.peak("b"), replicas.peak("c")), (3, 3, 1, 0));
+        assert_eq!(
+            (
+                replicas.added(),
+                replicas.peak("a"),
+                replicas.peak("b"),
+                replicas.peak("c")
+            ),
+            (3, 3, 1, 0)
+        );
     }
 
     #[test]
@@ -259,10 +267,16 @@ mod tests {
         };
         let mut book = LeaseBook::default();
         book.listed(at(5), [lease("m-0", 0, false), lease("m-1", 5, false)]);
-        assert_eq!((book.bought(), book.returned(), book.cost(at(5), hourly)), (2, 0, Money::from_micros(4_000_000)));
+        assert_eq!(
+            (book.bought(), book.returned(), book.cost(at(5), hourly)),
+            (2, 0, Money::from_micros(4_000_000))
+        );
         // One goes back early and stays paid until its minimum; the other runs on.
         book.listed(at(10), [lease("m-0", 0, true), lease("m-1", 5, false)]);
-        assert_eq!((book.returned(), book.cost(at(35), hourly)), (1, Money::from_micros(5_000_000)));
+        assert_eq!(
+            (book.returned(), book.cost(at(35), hourly)),
+            (1, Money::from_micros(5_000_000))
+        );
         // It is listed as recycling, then not at all: still one return. The same name is leased anew: another lease.
         book.listed(at(36), [lease("m-0", 36, false)]);
         assert_eq!((book.bought(), book.returned()), (3, 2));

@@ -110,6 +110,10 @@ impl fmt::Debug for Error {
 
 /// How a local cluster is to be; see [`ControlPlane::builder`].
 #[derive(Clone, Debug)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "independent switches, each behind a method with a name"
+)]
 pub struct Builder {
     name: String,
     scheduler: bool,
@@ -126,7 +130,7 @@ impl Builder {
         self
     }
 
-    /// No garbage collection, no namespaces' end, no default ServiceAccounts: an API server alone, ready soonest.
+    /// No garbage collection, no namespaces' end, no default `ServiceAccounts`: an API server alone, ready soonest.
     #[must_use]
     pub fn without_controller_manager(mut self) -> Self {
         self.controller_manager = false;

@@ -69,36 +69,37 @@ pub async fn until(limit: Duration, what: &str, mut holds: impl AsyncFnMut() -> 
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
+    /// Room for a few looks.
+    const SHORT: Duration = Duration::from_millis(300);
+
+    #[tokio::test]
     async fn a_condition_that_comes_true_gives_its_value() {
         let mut looks = 0;
-        let value = eventually(Duration::from_secs(5), "the third look", async || {
+        let value = eventually(Duration::from_secs(60), "the third look", async || {
             looks += 1;
             if looks == 3 {
                 Ok(looks)
             } else {
                 Err(format!("look {looks}"))
             }
-        });
-        assert_eq!(value.await.ok(), Some(3));
+        })
+        .await;
+        assert_eq!(value.ok(), Some(3));
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_condition_that_never_comes_true_gives_the_last_reason() {
-        let never = eventually(Duration::from_secs(2), "a miracle", async || {
-            Err::<(), _>("no angel seen")
-        });
-        assert_eq!(
-            never.await.map_err(|error| error.to_string()),
-            Err("waiting 2 s for a miracle: no angel seen".to_owned())
-        );
+        let never = eventually(SHORT, "a miracle", async || Err::<(), _>("no angel seen")).await;
+        let said = never.map_err(|error| error.to_string());
+        assert_eq!(said, Err("waiting 0.3 s for a miracle: no angel seen".to_owned()));
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_look_that_hangs_is_given_up_at_the_limit() {
-        let hangs = eventually(Duration::from_secs(2), "an answer", async || {
+        let hangs = eventually(SHORT, "an answer", async || {
             std::future::pending::<Result<(), String>>().await
-        });
-        assert!(hangs.await.is_err());
+        })
+        .await;
+        assert!(hangs.is_err());
     }
 }

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
@@ -117,4 +119,69 @@ fn a_panic_takes_the_cluster_with_it() {
         assert!(!is_alive(pid), "{name} ({pid}) is still running");
     }
     assert!(!folder.exists());
+}
+
+/// Not a test by itself: what `a_sigkill_takes_the_cluster_with_it` starts, and kills.
+#[tokio::test]
+#[ignore = "holds a cluster until its process is killed"]
+async fn holds_a_cluster_until_killed() {
+    let Some(told) = std::env::var_os("POMARIUM_TEST_HOLD") else {
+        return;
+    };
+    let plane = ControlPlane::builder("killed")
+        .without_scheduler()
+        .without_controller_manager()
+        .start()
+        .await
+        .unwrap();
+    // Stopped processes must go too: they cannot see anything by themselves.
+    plane.pause_api_server().unwrap();
+    let lines: Vec<String> = plane
+        .process_ids()
+        .into_iter()
+        .map(|(_, pid)| pid.to_string())
+        .collect();
+    let unfinished = Path::new(&told).with_extension("unfinished");
+    std::fs::write(
+        &unfinished,
+        format!("{}\n{}", plane.folder().display(), lines.join("\n")),
+    )
+    .unwrap();
+    std::fs::rename(unfinished, told).unwrap();
+    std::future::pending::<()>().await;
+}
+
+#[tokio::test]
+async fn a_sigkill_takes_the_cluster_with_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let told = folder.path().join("told");
+    let mut holder = Command::new(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", "holds_a_cluster_until_killed"])
+        .env("POMARIUM_TEST_HOLD", &told)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let ready = until(
+        Duration::from_secs(120),
+        "the cluster of the other process",
+        async || told.exists(),
+    )
+    .await;
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+    ready.unwrap();
+
+    let text = std::fs::read_to_string(&told).unwrap();
+    let mut lines = text.lines();
+    let data = PathBuf::from(lines.next().unwrap());
+    let pids: Vec<u32> = lines.map(|line| line.parse().unwrap()).collect();
+    assert_eq!(pids.len(), 2);
+    until(
+        Duration::from_secs(20),
+        "the processes and their data to be gone",
+        async || !pids.iter().any(|pid| is_alive(*pid)) && !data.exists(),
+    )
+    .await
+    .unwrap();
 }

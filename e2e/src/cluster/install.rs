@@ -12,8 +12,8 @@ use kube::config::Kubeconfig;
 use crate::cluster::settings;
 use crate::cluster::{ControlPlane, Error};
 
-/// How long a token lives that stands for a ServiceAccount's projected one. Longer than any test.
-const TOKEN_LIFE: Duration = Duration::from_hours(24);
+/// How long a token lives that stands for a `ServiceAccount`'s projected one. Longer than any test.
+const TOKEN_LIFE: Duration = Duration::from_secs(24 * 3600);
 
 /// The root of the checkout.
 pub fn repository() -> PathBuf {
@@ -28,7 +28,12 @@ impl ControlPlane {
     pub async fn install_crds(&self) -> Result<(), Error> {
         let folder = repository().join("crds");
         self.apply_path(&folder).await?;
-        let folder = folder.display().to_string();
+        self.wait_for_crds().await
+    }
+
+    /// Waits until the API server serves our kinds.
+    pub(crate) async fn wait_for_crds(&self) -> Result<(), Error> {
+        let folder = repository().join("crds").display().to_string();
         self.kubectl(&[
             "wait",
             "--for=condition=Established",
@@ -41,7 +46,7 @@ impl ControlPlane {
         Ok(())
     }
 
-    /// A kubeconfig with a token of a ServiceAccount, for a process that must have exactly its rights.
+    /// A kubeconfig with a token of a `ServiceAccount`, for a process that must have exactly its rights.
     pub async fn service_account_kubeconfig(&self, namespace: &str, name: &str) -> Result<String, Error> {
         let accounts: Api<ServiceAccount> = Api::namespaced(self.client().await?, namespace);
         let request = TokenRequest {
@@ -58,7 +63,7 @@ impl ControlPlane {
         self.kubeconfig_with_token(&token)
     }
 
-    fn kubeconfig_with_token(&self, token: &str) -> Result<String, Error> {
+    pub(crate) fn kubeconfig_with_token(&self, token: &str) -> Result<String, Error> {
         let unusable = |why: String| Error::Connection {
             cluster: self.name().to_owned(),
             why,

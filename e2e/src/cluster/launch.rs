@@ -15,7 +15,7 @@ use crate::wait::eventually;
 use crate::watchdog;
 
 /// Longest wait for the API server's certificate and for `/readyz`: seconds when idle, much more on a machine that also compiles.
-const START_LIMIT: Duration = Duration::from_mins(2);
+const START_LIMIT: Duration = Duration::from_secs(120);
 
 /// A port that was free may be taken before we use it. Three times in a row is not bad luck.
 const ATTEMPTS: usize = 3;
@@ -118,7 +118,7 @@ impl ControlPlane {
         let (processes, yaml) = loop {
             match launch(&builder, programs, folder.path()).await {
                 Err(Error::Start { log, .. }) if log.contains("address already in use") && attempt < ATTEMPTS => {
-                    attempt += 1
+                    attempt += 1;
                 }
                 result => break result?,
             }
@@ -280,7 +280,7 @@ async fn readyz(client: &kube::Client) -> Result<(), String> {
     }
 }
 
-/// Waits until the API answers and, where somebody makes them, the default namespace has its ServiceAccount: before that
+/// Waits until the API answers and, where somebody makes them, the default namespace has its `ServiceAccount`: before that
 /// no Pod can be created.
 pub(crate) async fn wait_until_ready(plane: &ControlPlane) -> Result<(), Error> {
     let client = plane.client().await?;

@@ -64,19 +64,20 @@ pub(crate) fn write_files(folder: &Path) -> io::Result<Tokens> {
     let token = || -> io::Result<String> {
         let mut bytes = [0_u8; 16];
         random.fill(&mut bytes).map_err(no_entropy)?;
-        Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+        Ok(format!("{:032x}", u128::from_be_bytes(bytes)))
     };
     let tokens = Tokens {
         admin: token()?,
         controller_manager: token()?,
         scheduler: token()?,
     };
-    let csv: String = USERS
+    let rows = USERS
         .iter()
-        .zip([&tokens.admin, &tokens.controller_manager, &tokens.scheduler])
-        .map(|((user, groups), token)| format!("{token},{user},{user},{groups}\n"))
+        .zip([&tokens.admin, &tokens.controller_manager, &tokens.scheduler]);
+    let csv: Vec<String> = rows
+        .map(|((user, groups), token)| format!("{token},{user},{user},{groups}"))
         .collect();
-    fs::write(folder.join("tokens.csv"), csv)?;
+    fs::write(folder.join("tokens.csv"), csv.join("\n"))?;
     let key = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &random).map_err(no_entropy)?;
     let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, key.as_ref(), &random)
         .map_err(|error| io::Error::other(error.to_string()))?;

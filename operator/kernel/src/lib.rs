@@ -29,6 +29,7 @@ pub mod lifecycle;
 pub mod names;
 pub mod performance;
 pub mod plan;
+pub mod planning;
 pub mod reason;
 pub mod snapshot;
 pub mod time;

@@ -224,6 +224,7 @@ mod tests {
 
     #[test]
     #[ignore = "exploration"]
+    #[allow(clippy::disallowed_methods)]
     fn explore() {
         let mix = LengthMix::assumed();
         let (m2, m4) = (m2_ultra(), m4_pro());

@@ -104,7 +104,7 @@ impl Catalogue {
 /// Memory that the GPU of a machine with `memory_gib` may use, in GiB.
 ///
 /// macOS lets the GPU wire about two thirds of a smaller machine's memory and three quarters of a larger one's. Sources
-/// differ on where the switch is: above 32 GiB (llama.cpp issue 2182) or above 36 GiB (LLMKube). This is the lower reading:
+/// differ on where the switch is: above 32 GiB (llama.cpp issue 2182) or above 36 GiB (`LLMKube`). This is the lower reading:
 /// a model that is refused can be forced with `iogpu.wired_limit_mb` and `spec.performance[].kvTokens`; one that does not
 /// fit ends in a crash loop.
 pub fn usable_memory_gib(memory_gib: u32) -> f64 {

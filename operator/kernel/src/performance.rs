@@ -156,10 +156,9 @@ fn nanoseconds(ms: f64) -> u64 {
 fn source(measured: &Figures, catalogue: Option<&str>) -> String {
     let figures = [measured.alpha_ms, measured.beta_ms, measured.delta_ms];
     match (figures.iter().flatten().count(), catalogue) {
-        (3, _) => "spec.performance".to_owned(),
+        (3, _) | (_, None) => "spec.performance".to_owned(),
         (0, Some(catalogue)) => format!("scaled from LLaMA-2 7B: {catalogue}"),
         (_, Some(catalogue)) => format!("spec.performance; the rest scaled from LLaMA-2 7B: {catalogue}"),
-        (_, None) => "spec.performance".to_owned(),
     }
 }
 

@@ -26,7 +26,7 @@ impl Run {
     }
 }
 
-/// SplitMix64: good enough, and the same everywhere.
+/// `SplitMix64`: good enough, and the same everywhere.
 pub(super) struct Random(pub(super) u64);
 
 impl Random {

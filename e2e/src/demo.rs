@@ -3,7 +3,6 @@
 //! Everything is real but the machines: API servers, schedulers, the operator as a process with the chart's rights, and
 //! every request an HTTP stream. The machines are played by [`crate::fleet`], in compressed time.
 
-mod lessor;
 mod manifests;
 mod observer;
 mod setup;
@@ -272,9 +271,9 @@ async fn replay(
             .await
             .is_some()
         {
-            world.observer.look().await;
+            world.observer.read_meter();
         }
-        world.observer.look().await;
+        world.observer.read_meter();
     };
     let show = async {
         if screen {
@@ -385,7 +384,7 @@ fn fill(summary: &mut Summary, world: &World, manifests: &Manifests) -> Result<(
     };
     summary.worst_lag_ms = Lag {
         load: round(seen.worst_lag_ms, 0),
-        fleet: round(world.fleet.worst_lag_ms(), 0),
+        fleet: world.fleet.lag().virtual_ms.as_millis() as f64,
     };
     Ok(())
 }

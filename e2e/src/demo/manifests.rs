@@ -12,15 +12,20 @@ use pomarium_api::group::ServerGroup;
 use pomarium_api::pool::{ObjectiveMetric, Performance, ServerPool};
 use pomarium_api::site::{Ownership, ServerSite};
 use pomarium_kernel::engine::StepTimes;
+use pomarium_kernel::names::PoolId;
 use pomarium_kernel::time::Span;
 use pomarium_kernel::units::Money;
 use serde::Deserialize;
 use serde_yaml::Value;
 
 use super::tally::EnergyPrice;
+use crate::fleet::{FleetGroup, LeaseTerms, Machine, ModelProfile, Supply};
 use crate::router::Thresholds;
 use crate::router::backends::Speeds;
 use crate::summary::{Target, TargetMetric};
+
+/// CPU cores that every emulated Node reports; nothing depends on them.
+const CPUS: u32 = 16;
 
 /// One folder of manifests with exactly one pool.
 #[derive(Clone, Debug)]
@@ -125,6 +130,47 @@ impl Manifests {
         }
         let otherwise = by_group.values().next().copied().context("there is no group")?;
         Ok(Speeds { by_group, otherwise })
+    }
+
+    /// The machines of a group, as the emulated fleet plays them.
+    pub(crate) fn machines_of(&self, group: &ServerGroup) -> Result<FleetGroup> {
+        let measured = self.performance(group)?;
+        let lead = group.spec.lead_time.clone().unwrap_or_default();
+        let provision = lead.provision.map_or(Span::ZERO, Span::from);
+        let (hourly, _) = hourly(group)?;
+        let leased = group.spec.pricing.as_ref().and_then(|pricing| pricing.minimum_lease);
+        let pool = PoolId::new(self.namespace(), self.pool.name_any());
+        let profile = ModelProfile {
+            model: self.pool.spec.model.name.clone(),
+            engine: self.pool.spec.engine.r#type,
+            times: step_times(measured)?,
+            load_time: measured.load_time.map_or(Span::ZERO, Span::from),
+        };
+        Ok(FleetGroup {
+            name: group.name_any(),
+            cluster: group.spec.site_ref.name.clone(),
+            labels: BTreeMap::new(),
+            annotations: BTreeMap::new(),
+            machine: Machine {
+                chip: group.spec.machine.chip.clone(),
+                cpus: CPUS,
+                memory_gib: u32::try_from(group.spec.machine.memory_gib)?,
+            },
+            supply: Supply {
+                maximum: u32::try_from(group.spec.size.max)?,
+                always_on: group.spec.provider.r#static.is_some(),
+                // The lead time is both together; the larger part is the lessor's.
+                provision: provision * 2 / 3,
+                boot: provision - provision * 2 / 3,
+                recycle: lead.recycle.map_or(Span::ZERO, Span::from),
+                lease: leased.map(|minimum| LeaseTerms {
+                    hourly,
+                    minimum: minimum.into(),
+                }),
+            },
+            models: BTreeMap::from([(pool, profile)]),
+            other_models: None,
+        })
     }
 
     /// The pool's objectives.

@@ -19,9 +19,9 @@ use pomarium_kernel::units::Money;
 use serde::de::DeserializeOwned;
 use tokio::task::JoinSet;
 
-use super::lessor::FleetApi;
 use super::manifests::{self, Manifests};
-use super::tally::{LeaseBook, ReplicaSeen, Replicas};
+use super::tally::{ReplicaSeen, Replicas};
+use crate::fleet::Fleet;
 use crate::load::{self, Ledger, percentile};
 use crate::router::Router;
 use crate::summary::Target;
@@ -38,23 +38,22 @@ pub(crate) struct Observer {
     time: VirtualTime,
     router: Arc<Router>,
     ledger: Arc<Ledger>,
-    fleet: FleetApi,
+    fleet: Arc<Fleet>,
     sites: reflector::Store<ServerSite>,
     groups: reflector::Store<ServerGroup>,
     pools: reflector::Store<ServerPool>,
     events: reflector::Store<Event>,
     nodes: BTreeMap<String, reflector::Store<Node>>,
     replicas: Arc<Mutex<Replicas>>,
-    books: Mutex<Books>,
+    energy: Mutex<EnergyMeter>,
     _watches: JoinSet<()>,
 }
 
-/// Sums that grow with every look.
+/// What electricity has cost so far.
 #[derive(Default)]
-struct Books {
-    leases: BTreeMap<String, LeaseBook>,
-    energy: Money,
-    looked_at: Option<Timestamp>,
+struct EnergyMeter {
+    sum: Money,
+    read_at: Option<Timestamp>,
 }
 
 /// What the run came to, for the summary.
@@ -85,7 +84,7 @@ impl Observer {
         clusters: &BTreeMap<String, Client>,
         router: Arc<Router>,
         ledger: Arc<Ledger>,
-        fleet: FleetApi,
+        fleet: Arc<Fleet>,
     ) -> Self {
         let mut watches = JoinSet::new();
         let replicas = Arc::new(Mutex::new(Replicas::default()));
@@ -110,7 +109,7 @@ impl Observer {
             events: stored(&mut watches, Api::all(hub.clone())),
             nodes,
             replicas,
-            books: Mutex::default(),
+            energy: Mutex::default(),
             _watches: watches,
         }
     }
@@ -118,9 +117,10 @@ impl Observer {
     /// From here on, new replicas count as scale-ups and energy is counted.
     pub(crate) fn start_counting(&self) {
         lock(&self.replicas).start_counting();
-        let mut books = lock(&self.books);
-        books.energy = Money::ZERO;
-        books.looked_at = Some(self.time.now());
+        *lock(&self.energy) = EnergyMeter {
+            sum: Money::ZERO,
+            read_at: Some(self.time.now()),
+        };
     }
 
     /// The pool as the API server has it.
@@ -134,23 +134,12 @@ impl Observer {
         lock(&self.replicas).alive().filter(|replica| replica.serving).count()
     }
 
-    /// Asks the lessor for its leases, and adds up energy. To be called about once a second.
-    pub(crate) async fn look(&self) {
-        let mut lists = BTreeMap::new();
-        for group in &self.manifests.groups {
-            let name = group.name_any();
-            // An answer that does not come changes nothing: what is known stays known.
-            if let (Some(_), Some(list)) = (&group.spec.provider.simulated, self.fleet.leases(&name).await) {
-                lists.insert(name, list);
-            }
-        }
+    /// Reads the meter: adds up energy since the last reading. To be called about once a second.
+    pub(crate) fn read_meter(&self) {
         let now = self.time.now();
-        let mut books = lock(&self.books);
-        for (group, list) in lists {
-            books.leases.entry(group).or_default().listed(now, list);
-        }
-        if let Some(before) = books.looked_at.replace(now) {
-            books.energy = books.energy + self.energy(now.since(before));
+        let mut meter = lock(&self.energy);
+        if let Some(before) = meter.read_at.replace(now) {
+            meter.sum = meter.sum + self.energy(now.since(before));
         }
     }
 
@@ -191,27 +180,17 @@ impl Observer {
 
     /// What the run came to so far.
     pub(crate) fn totals(&self) -> Totals {
-        let now = self.time.now();
-        let books = lock(&self.books);
+        let fleet = self.fleet.summary();
+        let leases = || fleet.groups.values().flat_map(|group| &group.leases);
         let replicas = lock(&self.replicas);
-        let price = |group: &String| {
-            let known = self.manifests.groups.iter().find(|known| &known.name_any() == group);
-            known
-                .and_then(|group| manifests::hourly(group).ok())
-                .map_or(Money::ZERO, |(hourly, _)| hourly)
-        };
         let sites = self.manifests.sites.iter().map(ResourceExt::name_any);
         Totals {
             added: replicas.added(),
             drains: replicas.drains(),
-            bought: books.leases.values().map(LeaseBook::bought).sum(),
-            returned: books.leases.values().map(LeaseBook::returned).sum(),
-            leases: books
-                .leases
-                .iter()
-                .map(|(group, book)| book.cost(now, price(group)))
-                .sum(),
-            energy: books.energy,
+            bought: leases().count() as u64,
+            returned: leases().filter(|lease| lease.returned.is_some()).count() as u64,
+            leases: leases().map(|lease| lease.cost).sum(),
+            energy: lock(&self.energy).sum,
             peaks: sites.map(|site| (site.clone(), replicas.peak(&site))).collect(),
         }
     }

@@ -9,16 +9,16 @@ use kube::{Client, ResourceExt};
 use pomarium_api::site::ServerSite;
 use serde_json::json;
 
-use super::lessor::FleetApi;
 use super::manifests::Manifests;
 use super::observer::Observer;
 use super::steps::Steps;
+use crate::chart;
 use crate::cluster::{self, ControlPlane};
+use crate::fleet::{self, Fleet, FleetConfig};
 use crate::load::Ledger;
 use crate::operator_process::{self, Operator, OperatorConfig};
 use crate::router::{self, Labels, Router, backends};
 use crate::time::VirtualTime;
-use crate::{chart, fleet};
 
 /// Virtual time that a request waits in the router for a replica, and that a model server may be silent.
 const PATIENCE_SECS: f64 = 600.0;
@@ -31,7 +31,7 @@ pub(crate) struct World {
     pub(crate) observer: Arc<Observer>,
     pub(crate) operator: Operator,
     pub(crate) router: Arc<Router>,
-    pub(crate) fleet: fleet::Fleet,
+    pub(crate) fleet: Arc<Fleet>,
     pub(crate) clusters: BTreeMap<String, ControlPlane>,
     /// The hub's name among the clusters.
     pub(crate) hub: String,
@@ -65,13 +65,13 @@ pub(crate) async fn build(manifests: &Manifests, scale: f64, steps: &mut Steps) 
 
     steps.next(&format!("emulated servers; from here one second is {scale} s"));
     let time = VirtualTime::from_now(scale);
-    let fleet = start_fleet(manifests, &clients, time).await?;
+    let fleet = Arc::new(Fleet::start(fleet_config(manifests, &clients, time)?).await?);
     let router = start_router(manifests, &clients, time).await?;
 
     steps.next("the operator");
     let operator = Operator::start(OperatorConfig::new(kubeconfig).args([
         "--fleet-url".to_owned(),
-        fleet.url(),
+        fleet.url().to_owned(),
         "--gateway-metrics-url".to_owned(),
         router.metrics_url(),
         "--time-origin".to_owned(),
@@ -91,7 +91,7 @@ pub(crate) async fn build(manifests: &Manifests, scale: f64, steps: &mut Steps) 
         &clients,
         router.clone(),
         ledger.clone(),
-        FleetApi::new(fleet.url())?,
+        fleet.clone(),
     );
     Ok(World {
         observer: Arc::new(observer),
@@ -173,10 +173,13 @@ async fn start_router(
     Ok(router)
 }
 
-async fn start_fleet(
-    _manifests: &Manifests,
-    _clients: &BTreeMap<String, Client>,
-    _time: VirtualTime,
-) -> Result<fleet::Fleet> {
-    Ok(fleet::Fleet)
+/// The machines that the groups describe.
+fn fleet_config(manifests: &Manifests, clients: &BTreeMap<String, Client>, time: VirtualTime) -> Result<FleetConfig> {
+    let groups = manifests.groups.iter().map(|group| manifests.machines_of(group));
+    Ok(FleetConfig {
+        clusters: clients.clone(),
+        groups: groups.collect::<Result<_>>()?,
+        time,
+        tick: fleet::TICK,
+    })
 }

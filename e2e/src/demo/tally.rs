@@ -1,10 +1,10 @@
-//! Counts what happened, from what the clusters, the router and the fleet showed.
+//! Counts what happened, from what the clusters showed.
 //!
-//! Pure: facts in, counts out; `now` is an argument. Nothing here trusts what the operator says about itself.
+//! Pure: facts in, counts out. Nothing here trusts what the operator says about itself.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use pomarium_kernel::time::{Span, Timestamp};
+use pomarium_kernel::time::Span;
 use pomarium_kernel::units::Money;
 
 /// A replica's Pod as its cluster shows it.
@@ -106,74 +106,6 @@ impl Replicas {
     }
 }
 
-/// A leased server as the lessor lists it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct LeaseSeen {
-    /// The server's name.
-    pub(crate) server: String,
-    /// Paid from here. Tells one lease of a name from the next.
-    pub(crate) start: Timestamp,
-    /// Paid at least until here.
-    pub(crate) minimum_until: Timestamp,
-    /// It has been given back.
-    pub(crate) returned: bool,
-}
-
-/// The leases of one group over time.
-#[derive(Debug, Default)]
-pub(crate) struct LeaseBook {
-    leases: BTreeMap<(String, Timestamp), Term>,
-}
-
-#[derive(Debug)]
-struct Term {
-    minimum_until: Timestamp,
-    end: Option<Timestamp>,
-}
-
-impl LeaseBook {
-    /// The lessor's complete list at `now`. A lease that is in it no more has ended.
-    pub(crate) fn listed(&mut self, now: Timestamp, list: impl IntoIterator<Item = LeaseSeen>) {
-        let mut current = BTreeSet::new();
-        for seen in list {
-            let key = (seen.server, seen.start);
-            let term = self.leases.entry(key.clone()).or_insert(Term {
-                minimum_until: seen.minimum_until,
-                end: None,
-            });
-            if !seen.returned {
-                current.insert(key);
-            } else if term.end.is_none() {
-                term.end = Some(now);
-            }
-        }
-        for (key, term) in &mut self.leases {
-            if !current.contains(key) && term.end.is_none() {
-                term.end = Some(now);
-            }
-        }
-    }
-
-    /// Leases begun.
-    pub(crate) fn bought(&self) -> u64 {
-        self.leases.len() as u64
-    }
-
-    /// Leases ended.
-    pub(crate) fn returned(&self) -> u64 {
-        self.leases.values().filter(|term| term.end.is_some()).count() as u64
-    }
-
-    /// What is owed at `now` at `hourly` a server: at least the minimum terms, also of leases that still run.
-    pub(crate) fn cost(&self, now: Timestamp, hourly: Money) -> Money {
-        let paid = |((_, start), term): (&(String, Timestamp), &Term)| {
-            let end = term.end.unwrap_or(now).max(term.minimum_until);
-            hourly.for_span(end.since(*start))
-        };
-        self.leases.iter().map(paid).sum()
-    }
-}
-
 /// What electricity costs at one place.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct EnergyPrice {
@@ -194,10 +126,6 @@ impl EnergyPrice {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn at(minutes: u64) -> Timestamp {
-        Timestamp::from_millis(0) + Span::from_minutes(minutes)
-    }
 
     fn replica(site: &str, uid: &str) -> ReplicaSeen {
         ReplicaSeen {
@@ -254,32 +182,6 @@ mod tests {
         assert_eq!(replicas.drains(), 1);
         replicas.only("a", &BTreeSet::from(["still-draining".to_owned()]));
         assert_eq!((replicas.drains(), replicas.alive().count()), (2, 2));
-    }
-
-    #[test]
-    fn a_lease_is_paid_for_its_minimum_and_for_what_it_lasts_longer() {
-        let hourly = Money::from_micros(6_000_000);
-        let lease = |server: &str, start: u64, returned| LeaseSeen {
-            server: server.into(),
-            start: at(start),
-            minimum_until: at(start + 20),
-            returned,
-        };
-        let mut book = LeaseBook::default();
-        book.listed(at(5), [lease("m-0", 0, false), lease("m-1", 5, false)]);
-        assert_eq!(
-            (book.bought(), book.returned(), book.cost(at(5), hourly)),
-            (2, 0, Money::from_micros(4_000_000))
-        );
-        // One goes back early and stays paid until its minimum; the other runs on.
-        book.listed(at(10), [lease("m-0", 0, true), lease("m-1", 5, false)]);
-        assert_eq!(
-            (book.returned(), book.cost(at(35), hourly)),
-            (1, Money::from_micros(5_000_000))
-        );
-        // It is listed as recycling, then not at all: still one return. The same name is leased anew: another lease.
-        book.listed(at(36), [lease("m-0", 36, false)]);
-        assert_eq!((book.bought(), book.returned()), (3, 2));
     }
 
     #[test]

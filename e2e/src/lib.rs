@@ -6,12 +6,14 @@
 //! - [`time`]: the compressed time that all of them share
 //! - [`wait`]: waiting for a condition with a bound, never for a guess
 //! - [`watchdog`]: nothing outlives the process that started it
+//! - [`fleet`]: emulated Macs: Nodes, Pods, model servers with real HTTP and the engines' metrics, faults on demand
 //! - [`router`]: a small inference gateway with the discipline `LeastWork`
 //! - [`load`]: replays a trace as real HTTP streams
 //! - [`view`]: what the demo shows while it runs
 //! - [`summary`]: what a run of the demo came to
 
 pub mod cluster;
+pub mod fleet;
 pub mod load;
 pub mod operator_process;
 pub mod router;

@@ -224,7 +224,10 @@ pub(crate) fn recallable(member: &Member, pool: &Pool) -> bool {
 /// Who goes first: not serving yet, an old revision, least in flight, soonest end of lease, newest. Unknown load counts
 /// as full.
 pub(crate) fn victim_order(member: &Member, pool: &Pool) -> impl Ord + use<> {
-    let lease_end = member.server.and_then(|server| server.lease).map(|lease| lease.minimum_until);
+    let lease_end = member
+        .server
+        .and_then(|server| server.lease)
+        .map(|lease| lease.minimum_until);
     (
         member.serving,
         member.replica.revision == pool.revision,

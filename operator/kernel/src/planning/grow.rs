@@ -9,7 +9,7 @@ use super::crew::{Crew, Standing, count};
 use super::demand::{Need, strain};
 use super::figures;
 use super::model::{Counts, Lack, Model, total, with};
-use super::policy::{REACT_AFTER, REACT_COOLDOWN, TARGET_UTILIZATION};
+use super::policy::{REACT_AFTER, REACT_COOLDOWN, SHRINK_UTILIZATION, TARGET_UTILIZATION};
 use super::slots::Slot;
 use crate::names::GroupName;
 use crate::reason::{Problem, Reason};
@@ -30,29 +30,54 @@ pub(crate) fn missing_since(crew: &Crew, now: Timestamp) -> Option<Timestamp> {
 }
 
 /// How many replicas the pool wants at least, whatever the model says, and why.
-fn floor(crew: &Crew, need: &Need, keepers: u32, missing: Option<Timestamp>, now: Timestamp) -> (u32, Reason, String) {
-    let decided = crew.pool.memory.target.unwrap_or(keepers);
+fn floor(
+    crew: &Crew,
+    model: &Model,
+    need: &Need,
+    keepers: &Counts,
+    missing: Option<Timestamp>,
+    now: Timestamp,
+) -> (u32, Reason, String) {
+    let count = total(keepers);
+    let decided = crew.pool.memory.target.unwrap_or(count).min(crew.pool.replicas.max);
     if let Need::Unknown(problem) = need {
-        let message = format!("demand is unknown ({}): the last decided count is kept up", problem.message);
+        let message = format!(
+            "demand is unknown ({}): the last decided count is kept up",
+            problem.message
+        );
         return (decided, Reason::Replacing, message);
     }
     let Some(since) = missing else {
-        return (0, Reason::OnTarget, String::new());
+        // What was decided stays decided, until less would do: a server that is coming is still wanted when demand wobbles,
+        // and the place of a replica that is replaced is filled again.
+        let less_would_do = need
+            .rate()
+            .is_some_and(|rate| model.lack(keepers, rate, SHRINK_UTILIZATION).is_none());
+        let message = format!("{decided} replicas are still wanted");
+        return (if less_would_do { 0 } else { decided }, Reason::Replacing, message);
     };
     let strain = strain(crew.pool, now).unwrap_or(1.0);
     let message = format!(
         "an objective is missed since {since}, the worst is at {} of its threshold",
         figures::two(strain)
     );
-    let settled = crew.keepers().all(|member| member.serving) && decided <= keepers;
-    let waited = crew.pool.memory.last_added.is_none_or(|at| now.since(at) >= REACT_COOLDOWN);
+    let settled = crew.keepers().all(|member| member.serving) && decided <= count;
+    let waited = crew
+        .pool
+        .memory
+        .last_added
+        .is_none_or(|at| now.since(at) >= REACT_COOLDOWN);
     let more = if settled && waited && now.since(since) >= REACT_AFTER {
-        proportional(keepers, strain)
+        proportional(count, strain)
     } else {
         0
     };
     // What the rule asked for before is still wanted while the objective is missed.
-    (decided.max(keepers.saturating_add(more)), Reason::ObjectiveMissed, message)
+    (
+        decided.max(count.saturating_add(more)),
+        Reason::ObjectiveMissed,
+        message,
+    )
 }
 
 /// One more, or as many as the measured percentile is over, but at most half as many again.
@@ -79,7 +104,7 @@ pub(crate) fn grow(
     let mut growth = Growth::default();
     let mut have = count(crew.keepers());
     let missing = missing_since(crew, now);
-    let (floor, floor_reason, floor_message) = floor(crew, need, total(&have), missing, now);
+    let (floor, floor_reason, floor_message) = floor(crew, model, need, &have, missing, now);
     let before = have.clone();
     loop {
         let wanting = wanting(crew, model, need, &have, &before, floor, floor_reason, &floor_message);
@@ -125,9 +150,23 @@ fn wanting(
 ) -> Option<(Reason, String, Option<Lack>)> {
     let pool = crew.pool;
     let have_now = total(have);
+    let gone = crew
+        .members
+        .iter()
+        .filter(|member| matches!(member.standing, Standing::Leaving(_) | Standing::Lost));
+    let mut with_gone = have.clone();
+    for (group, more) in count(gone) {
+        *with_gone.entry(group).or_default() += more;
+    }
+    let replacing = with_gone != *have;
     if have_now < pool.replicas.min {
         let message = format!("{} of at least {}", figures::replicas(before), pool.replicas.min);
-        return Some((Reason::BelowMinimum, message, None));
+        let reason = if replacing && total(&with_gone) >= pool.replicas.min {
+            Reason::Replacing
+        } else {
+            Reason::BelowMinimum
+        };
+        return Some((reason, message, None));
     }
     if let Some(rate) = need.rate()
         && let Some(lack) = model.lack(have, rate, TARGET_UTILIZATION)
@@ -138,15 +177,7 @@ fn wanting(
             figures::two(model.sustainable(before).as_per_second()),
             figures::replicas(before),
         );
-        let gone = crew
-            .members
-            .iter()
-            .filter(|member| matches!(member.standing, Standing::Leaving(_) | Standing::Lost));
-        let mut with_gone = have.clone();
-        for (group, more) in count(gone) {
-            *with_gone.entry(group).or_default() += more;
-        }
-        let replacing = with_gone != *have && model.lack(&with_gone, rate, TARGET_UTILIZATION).is_none();
+        let replacing = replacing && model.lack(&with_gone, rate, TARGET_UTILIZATION).is_none();
         let (reason, message) = match &lack {
             _ if replacing => (Reason::Replacing, format!("{load}, others are leaving or lost")),
             Lack::Capacity => (Reason::DemandGrew, load),
@@ -187,8 +218,11 @@ fn drop_useless(
 }
 
 fn shortage(message: &str, model: &Model, unavailable: &BTreeMap<GroupName, Problem>) -> Problem {
-    // The group that comes first in the order says it best.
-    let first = unavailable.iter().min_by_key(|(group, _)| (model.place(group), *group));
+    // The group that comes first in the order says it best, unless it is merely full.
+    let full = |problem: &Problem| problem.reason == Reason::CapacityExhausted;
+    let first = unavailable
+        .iter()
+        .min_by_key(|(group, problem)| (full(problem), model.place(group), *group));
     match first {
         Some((_, problem)) => Problem::new(problem.reason, format!("{message}; {}", problem.message)),
         None => Problem::new(

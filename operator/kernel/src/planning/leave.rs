@@ -113,7 +113,9 @@ pub(crate) fn leave(
 fn holds(crew: &Crew, model: &Model, need: &Need, rest: &Counts, wanted: u32, replaceable: bool) -> bool {
     let left = total(rest);
     match need {
-        Need::Unknown(_) | Need::Known { lengths: None, .. } if need.rate().is_none_or(|rate| rate.as_per_second() > 0.0) => {
+        Need::Unknown(_) | Need::Known { lengths: None, .. }
+            if need.rate().is_none_or(|rate| rate.as_per_second() > 0.0) =>
+        {
             left >= wanted
         }
         Need::Known { rate, .. } => {

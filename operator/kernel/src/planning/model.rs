@@ -3,12 +3,13 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
-use super::demand::Need;
-use super::options::Options;
-use super::standin::{Servers, sustainable};
-pub(crate) use super::standin::{Performance, check};
+use super::options::{Options, Place};
+use super::policy::{MEASURE_MAX_AGE, MIN_SAMPLES, MISPREDICTED};
+use crate::capacity::{Servers, predict, sustainable};
+use crate::feasibility::lengths;
 use crate::names::{GroupName, SiteName};
-use crate::snapshot::{LengthMix, Pool, Survive};
+use crate::snapshot::{LengthMix, Measured, Pool, Survive};
+use crate::time::Timestamp;
 use crate::units::Rate;
 
 /// Replicas by group. Groups without any are left out.
@@ -36,19 +37,47 @@ pub(crate) struct Model<'a> {
 }
 
 impl<'a> Model<'a> {
-    pub(crate) fn new(pool: &'a Pool, options: &'a Options<'a>, need: &Need) -> Self {
-        let lengths = match need {
-            Need::Known {
-                lengths: Some(lengths), ..
-            } => (*lengths).clone(),
-            _ => LengthMix { classes: vec![(1_000, 200)] },
-        };
+    pub(crate) fn new(pool: &'a Pool, options: &'a Options<'a>) -> Self {
         Self {
             pool,
             options,
-            lengths,
+            lengths: lengths(pool),
             known: RefCell::default(),
         }
+    }
+
+    /// Whether latencies are measured that are so far above the model's prediction that it may not take capacity away.
+    ///
+    /// Latencies far below the prediction are no reason: a pessimistic model only keeps too much. Nor are small ones,
+    /// where a histogram's buckets and the network say more than the engine.
+    pub(crate) fn optimistic(&self, serving: &Counts, rate: Rate, now: Timestamp) -> bool {
+        let Some(prediction) = predict(&self.servers(serving), &self.lengths, self.pool.discipline, rate) else {
+            return false;
+        };
+        self.pool
+            .objectives
+            .iter()
+            .zip(&self.pool.measured)
+            .any(|(objective, measured)| match *measured {
+                Measured::Known {
+                    value_ms, samples, at, ..
+                } if samples >= MIN_SAMPLES && now.since(at) <= MEASURE_MAX_AGE => {
+                    let predicted = prediction.of(objective.metric).at(objective.percentile);
+                    let matters = objective.threshold.as_millis() as f64 / 4.0;
+                    value_ms > matters && value_ms > predicted * MISPREDICTED
+                }
+                _ => false,
+            })
+    }
+
+    /// The site of a group, if the pool may run there.
+    pub(crate) fn site_of(&self, group: &GroupName) -> Option<&SiteName> {
+        self.options.choices.get(group).map(|choice| choice.site)
+    }
+
+    /// Where a group comes in the pool's order.
+    pub(crate) fn place(&self, group: &GroupName) -> Place {
+        self.options.place(group, true)
     }
 
     /// What `counts` sustain while every objective holds.
@@ -114,7 +143,12 @@ impl<'a> Model<'a> {
     fn without_site(&self, counts: &Counts, site: &SiteName) -> Counts {
         counts
             .iter()
-            .filter(|(group, _)| self.options.choices.get(*group).is_some_and(|choice| choice.site != site))
+            .filter(|(group, _)| {
+                self.options
+                    .choices
+                    .get(*group)
+                    .is_some_and(|choice| choice.site != site)
+            })
             .map(|(group, count)| (group.clone(), *count))
             .collect()
     }

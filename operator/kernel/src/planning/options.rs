@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use super::model::{Performance, check};
 use super::world::World;
+use crate::feasibility::check;
 use crate::names::{GroupName, SiteName};
-use crate::plan::Rejected;
-use crate::reason::Problem;
+use crate::performance::{Performance, performance};
+use crate::plan::{Decision, Rejected};
+use crate::reason::{Problem, Reason};
 use crate::snapshot::{Group, Ownership, PlacementOrder, Pool, Site};
 use crate::units::Money;
 
@@ -46,7 +47,17 @@ impl<'a> Options<'a> {
             let Some(site) = world.snapshot.sites.get(&group.site) else {
                 continue;
             };
-            match check(pool, group, site) {
+            let (performance, satisfied) = match check(pool, group, site) {
+                Ok(performance) => (Ok(performance), true),
+                // Lengths move, and with them what is reachable. What serves there already keeps its figures.
+                Err(problem) if problem.reason == Reason::ObjectiveUnreachable => {
+                    let figures = performance(&pool.model, &group.machine, &pool.performance);
+                    refused.insert(name, problem);
+                    (figures, false)
+                }
+                Err(problem) => (Err(problem), false),
+            };
+            match performance {
                 Ok(performance) => {
                     let energy = energy(site, group.power.busy_watts);
                     let sunk = if group.provider.always_on {
@@ -61,7 +72,7 @@ impl<'a> Options<'a> {
                         ownership: site.ownership,
                         hourly: group.pricing.hourly + energy,
                         marginal: sunk,
-                        open: world.takes_no_work(name).is_none(),
+                        open: satisfied && world.takes_no_work(name).is_none(),
                     };
                     choices.insert(name, choice);
                 }
@@ -90,20 +101,20 @@ impl<'a> Options<'a> {
     }
 
     /// Why other groups than `chosen` were not: those that do not satisfy the pool, and those that come later.
-    pub(crate) fn alternatives(
-        &self,
-        chosen: &GroupName,
-        unavailable: &BTreeMap<GroupName, Problem>,
-    ) -> Vec<Rejected> {
-        let later = self.choices.iter().filter(|(name, _)| **name != chosen).map(|(name, choice)| {
-            let problem = unavailable.get(*name).cloned().unwrap_or_else(|| {
-                Problem::new(
-                    crate::reason::Reason::LaterInOrder,
-                    format!("{name} comes after {chosen} in the placement order"),
-                )
+    pub(crate) fn alternatives(&self, chosen: &GroupName, unavailable: &BTreeMap<GroupName, Problem>) -> Vec<Rejected> {
+        let later = self
+            .choices
+            .iter()
+            .filter(|(name, _)| **name != chosen)
+            .map(|(name, choice)| {
+                let problem = unavailable.get(*name).cloned().unwrap_or_else(|| {
+                    Problem::new(
+                        Reason::LaterInOrder,
+                        format!("{name} comes after {chosen} in the placement order"),
+                    )
+                });
+                (self.place(name, true), *name, problem, Some(choice.hourly))
             });
-            (self.place(name, true), *name, problem, Some(choice.hourly))
-        });
         let mut all: Vec<_> = later.collect();
         all.sort_by(|left, right| (&left.0, left.1).cmp(&(&right.0, right.1)));
         let refused = self.refused.iter().map(|(name, problem)| Rejected {
@@ -120,17 +131,8 @@ impl<'a> Options<'a> {
                 hourly,
             })
             .chain(refused)
-            .take(crate::plan::Decision::MAX_REJECTED)
+            .take(Decision::MAX_REJECTED)
             .collect()
-    }
-
-    /// The rank of refusals, to name the one that comes nearest to being feasible.
-    pub(crate) fn nearest_refusal(&self) -> Option<(&GroupName, &Problem)> {
-        // Checks run in a fixed order and the reasons are declared in it: the later one failed, the nearer it is.
-        self.refused
-            .iter()
-            .max_by_key(|(name, problem)| (problem.reason, std::cmp::Reverse(*name)))
-            .map(|(name, problem)| (*name, problem))
     }
 }
 

@@ -131,7 +131,12 @@ fn plain(case: &Case, keepers: &Counts, rate: Rate) -> Shrinkage {
             Some(until) => format!("a server of {group} is not needed, but paid until {until}, and may as well serve"),
             None => format!("servers of {group} are paid and may as well serve"),
         };
-        return Shrinkage::hold(true, Reason::LeasePaid, message, until.map(|until| until - DRAIN_ESTIMATE));
+        return Shrinkage::hold(
+            true,
+            Reason::LeasePaid,
+            message,
+            until.map(|until| until - DRAIN_ESTIMATE),
+        );
     };
     let rest = if victim.serving {
         without(&serving, &group)
@@ -145,7 +150,9 @@ fn plain(case: &Case, keepers: &Counts, rate: Rate) -> Shrinkage {
         return hold;
     }
     let ownership = ownership(case, &group);
-    let owned_left = rest.keys().any(|group| self::ownership(case, group) == Ownership::Owned);
+    let owned_left = rest
+        .keys()
+        .any(|group| self::ownership(case, group) == Ownership::Owned);
     let reason = if ownership != Ownership::Owned && owned_left {
         Reason::ReturnToOwned
     } else {
@@ -190,7 +197,7 @@ fn returning(case: &Case, keepers: &Counts, rate: Rate) -> Shrinkage {
             .and_then(|server| server.lease)
             .is_none_or(|lease| lease.minimum_until <= world.now + RETURN_LEAD)
     };
-    if dear.ownership == Ownership::Owned || !members.iter().any(soon) {
+    if dear.ownership == Ownership::Owned || !members.iter().any(|member| soon(member)) {
         return Shrinkage::NEEDED;
     }
     let cheaper = case.offers.iter().filter(|slot| {
@@ -323,7 +330,10 @@ pub(crate) fn disruption(
     } else if out >= allowed.max_unavailable {
         Some(Problem::new(
             Reason::DisruptionBudget,
-            format!("{out} of at most {} replicas drain in group {group}", allowed.max_unavailable),
+            format!(
+                "{out} of at most {} replicas drain in group {group}",
+                allowed.max_unavailable
+            ),
         ))
     } else {
         None

@@ -75,8 +75,24 @@ pub(crate) fn slots(
         let fresh = |name: &&ServerName| !recalled.contains(*name);
         let mut offers: Vec<Source> = Vec::new();
         offers.extend(shelf.free.iter().filter(proven).cloned().map(Source::Free));
-        offers.extend(shelf.reversible.iter().filter(proven).filter(fresh).cloned().map(Source::Reclaim));
-        offers.extend(shelf.vacating.iter().filter(proven).filter(fresh).cloned().map(Source::Vacating));
+        offers.extend(
+            shelf
+                .reversible
+                .iter()
+                .filter(proven)
+                .filter(fresh)
+                .cloned()
+                .map(Source::Reclaim),
+        );
+        offers.extend(
+            shelf
+                .vacating
+                .iter()
+                .filter(proven)
+                .filter(fresh)
+                .cloned()
+                .map(Source::Vacating),
+        );
         offers.extend((0..shelf.coming).map(|_| Source::Coming));
         let unproven = shelf.free.iter().find(|name| !proven(name));
         let grows = match (&shelf.refused, unproven, crew.pool.mode) {
@@ -108,7 +124,10 @@ pub(crate) fn slots(
         }
     }
     found.sort();
-    (found.into_iter().map(|(_, slot)| slot).take(limit).collect(), unavailable)
+    (
+        found.into_iter().map(|(_, slot)| slot).take(limit).collect(),
+        unavailable,
+    )
 }
 
 /// Takes `slot` off the shelves, so that no other pool gets it.

@@ -1,6 +1,7 @@
 //! Real control planes on one machine, and what the demo and the end-to-end tests run on them.
 //!
 //! # Layout
+//! - [`chart`]: installs the Helm chart, for the rights that everything here runs with
 //! - [`cluster`]: etcd, API server, controller manager and scheduler as local processes, kubectl and Helm beside them
 //! - [`operator_process`]: the `pomarium` binary, started, killed and measured as users run it
 //! - [`time`]: the compressed time that all of them share
@@ -12,6 +13,7 @@
 //! - [`view`]: what the demo shows while it runs
 //! - [`summary`]: what a run of the demo came to
 
+pub mod chart;
 pub mod cluster;
 pub mod fleet;
 pub mod load;

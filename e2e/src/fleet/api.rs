@@ -20,7 +20,6 @@ use serde_json::json;
 use tokio::net::TcpListener;
 
 use super::faults::Fault;
-use super::group::Group;
 use super::machines::Refusal;
 use super::{FaultId, Shared, summary};
 
@@ -49,13 +48,19 @@ fn router(shared: Arc<Shared>) -> Router {
 /// A refusal, on its way out.
 type Refused = axum::response::ErrorResponse;
 
-fn group<'a>(shared: &'a Shared, name: &str) -> Result<&'a Arc<Group>, Refused> {
-    let missing = || not_found(&format!("the fleet has no group {name}")).into();
-    shared.groups.get(name).ok_or_else(missing)
+fn no_group(name: &str) -> Refused {
+    not_found(&format!("the fleet has no group {name}")).into()
 }
 
 async fn servers(State(shared): State<Arc<Shared>>, Path(name): Path<String>) -> Result<Response, Refused> {
-    let servers: Vec<_> = group(&shared, &name)?.machines().servers().cloned().collect();
+    let servers: Vec<_> = shared
+        .groups
+        .get(&name)
+        .ok_or_else(|| no_group(&name))?
+        .machines()
+        .servers()
+        .cloned()
+        .collect();
     Ok(Json(json!({"servers": servers})).into_response())
 }
 
@@ -63,7 +68,7 @@ async fn request(
     State(shared): State<Arc<Shared>>,
     Path((in_group, name)): Path<(String, String)>,
 ) -> Result<Response, Refused> {
-    let group = group(&shared, &in_group)?;
+    let group = shared.groups.get(&in_group).ok_or_else(|| no_group(&in_group))?;
     if !is_name(&name) {
         let message = format!("{name:?} is not a name for a Node: lower-case letters, digits and -");
         return Err((StatusCode::BAD_REQUEST, Json(json!({"message": message}))).into());
@@ -79,7 +84,7 @@ async fn release(
     State(shared): State<Arc<Shared>>,
     Path((in_group, name)): Path<(String, String)>,
 ) -> Result<Response, Refused> {
-    let group = group(&shared, &in_group)?;
+    let group = shared.groups.get(&in_group).ok_or_else(|| no_group(&in_group))?;
     match shared
         .release(group, &name)
         .map_err(|refusal| Refused::from(conflict(refusal, &in_group)))?

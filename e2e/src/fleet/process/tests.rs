@@ -113,7 +113,7 @@ impl Rig {
     }
 
     async fn answers_nothing(&self) -> bool {
-        tokio::net::TcpStream::connect(self.address).await.is_err()
+        TcpStream::connect(self.address).await.is_err()
     }
 
     fn count(&self, counter: fn(&Totals) -> &AtomicU64) -> u64 {

@@ -37,7 +37,7 @@ pub use status::ServerSiteStatus;
 pub struct ServerSiteSpec {
     /// Who owns the machines and the building. `Owned`: own machines, own building. `Managed`: own machines in a partner's
     /// building. `Hosted`: leased machines. Pools with `placement.order: OwnedFirst` fill them in this order. Immutable.
-    #[x_kube(validation = Rule::new("self == oldSelf").message("is immutable: create a new ServerSite instead"))]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("ownership is immutable: create a new ServerSite instead"))]
     pub ownership: Ownership,
     /// Region, for people and labels; decides nothing. Example: `us-west`. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]

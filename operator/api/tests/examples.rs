@@ -1,9 +1,11 @@
-//! Every manifest in `examples/` is read and validated; so that a user can start from each.
+//! Every manifest in `examples/` is read and validated, so that a user can start from each.
 
 #![allow(clippy::unwrap_used)]
 
+mod support;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use pomarium_api::group::ServerGroup;
 use pomarium_api::plan::ServerPlan;
@@ -13,41 +15,21 @@ use pomarium_api::validate::{self, GroupSeen, PoolSeen};
 use pomarium_kernel::reason::{Problem, Reason};
 use pomarium_kernel::snapshot::{Contact, Demand, Inventory};
 use pomarium_kernel::time::Timestamp;
-use serde::Deserialize;
-use serde_yaml::Value;
+use serde_json::Value;
 
 #[derive(Default)]
 struct Examples {
     sites: Vec<ServerSite>,
     groups: Vec<ServerGroup>,
     pools: Vec<ServerPool>,
-    others: Vec<String>,
-}
-
-fn files(folder: &Path) -> Vec<PathBuf> {
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            files.extend(self::files(&path));
-        } else if path.extension().is_some_and(|extension| extension == "yaml") {
-            files.push(path);
-        }
-    }
-    files.sort();
-    files
+    kinds: BTreeSet<String>,
 }
 
 /// All documents below `folder`. Nothing may be lost in reading: what is written again has every field of the file.
 fn read(folder: &str) -> Examples {
     let mut examples = Examples::default();
-    for path in files(
-        &Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("../../examples")
-            .join(folder),
-    ) {
-        for document in serde_yaml::Deserializer::from_str(&std::fs::read_to_string(&path).unwrap()) {
-            let value = Value::deserialize(document).unwrap();
+    for path in support::example_files(folder) {
+        for value in support::documents(&path) {
             let kind = value["kind"].as_str().unwrap().to_owned();
             match kind.as_str() {
                 "ServerSite" => examples.sites.push(typed(&path, &value)),
@@ -56,15 +38,15 @@ fn read(folder: &str) -> Examples {
                 "ServerPlan" => drop(typed::<ServerPlan>(&path, &value)),
                 _ => {}
             }
-            examples.others.push(kind);
+            examples.kinds.insert(kind);
         }
     }
     examples
 }
 
 fn typed<T: serde::de::DeserializeOwned + serde::Serialize>(path: &Path, value: &Value) -> T {
-    let object: T = serde_yaml::from_value(value.clone()).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    let again = serde_yaml::to_value(&object).unwrap();
+    let object: T = serde_json::from_value(value.clone()).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let again = serde_json::to_value(&object).unwrap();
     assert!(
         is_within(&value["spec"], &again["spec"]),
         "{}: a field is not known\n{again:#?}",
@@ -76,10 +58,10 @@ fn typed<T: serde::de::DeserializeOwned + serde::Serialize>(path: &Path, value: 
 /// Whether every field of `part` is in `whole`. Texts are not compared: durations may be written in several ways.
 fn is_within(part: &Value, whole: &Value) -> bool {
     match (part, whole) {
-        (Value::Mapping(part), Value::Mapping(whole)) => part
+        (Value::Object(part), Value::Object(whole)) => part
             .iter()
             .all(|(key, value)| whole.get(key).is_some_and(|other| is_within(value, other))),
-        (Value::Sequence(part), Value::Sequence(whole)) => {
+        (Value::Array(part), Value::Array(whole)) => {
             part.len() == whole.len() && part.iter().zip(whole).all(|(part, whole)| is_within(part, whole))
         }
         (part, whole) => std::mem::discriminant(part) == std::mem::discriminant(whole),
@@ -122,10 +104,7 @@ fn every_example_is_read_in_full_and_valid() {
     let examples = read("");
     check(&examples);
     for kind in ["ServerSite", "ServerGroup", "ServerPool", "ServerPlan", "Namespace"] {
-        assert!(
-            examples.others.iter().any(|other| other == kind),
-            "an example of {kind}"
-        );
+        assert!(examples.kinds.contains(kind), "an example of {kind}");
     }
 }
 

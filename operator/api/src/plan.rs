@@ -98,7 +98,7 @@ pub struct ServerPlanStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub observed_generation: Option<i64>,
-    /// Ready (carried out); Stalled (expired) while it is true.
+    /// `Ready` (carried out); `Stalled` (expired) while it is true.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,

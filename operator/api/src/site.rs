@@ -55,7 +55,7 @@ pub struct ServerSiteSpec {
     pub trust: Option<Trust>,
     /// What the licence of its machines permits: `Production` (anything, users' requests included) or `DevelopmentOnly`
     /// (building and testing). Leased macOS machines need an explicit `Production`.
-    /// Default: Production for Owned and Managed, DevelopmentOnly for Hosted.
+    /// Default: `Production` for `Owned` and `Managed`, `DevelopmentOnly` for `Hosted`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::choice::<PermittedUse>")]
     pub permitted_use: Option<PermittedUse>,

@@ -146,6 +146,20 @@ pub fn writer(mut config: Config, limit: &RateLimit, gate: &Gate, timeout: Durat
         .build())
 }
 
+/// An error with its causes, each said once: many errors repeat their source in their own text.
+pub fn error_chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(source) = cause {
+        let more = source.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = source.source();
+    }
+    text
+}
+
 /// What every request is held to.
 #[derive(Clone)]
 pub(crate) struct Bounds {

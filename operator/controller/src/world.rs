@@ -3,7 +3,7 @@
 //! Everything that `build`, `status` and the background tasks need beyond the kernel's snapshot. Plain data: reading it
 //! never waits, and a pass sees one consistent copy.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use pomarium_api::group::ServerGroup;
@@ -58,9 +58,9 @@ pub struct SiteSeen {
     /// Its Pods with the label `pomarium.dev/pool`, by namespace and name.
     pub pods: Arc<BTreeMap<ObjectKey, Arc<PodSeen>>>,
     /// Its namespaces.
-    pub namespaces: Arc<BTreeSet<String>>,
+    pub namespaces: Arc<BTreeMap<String, Arc<()>>>,
     /// Its PodDisruptionBudgets with the label `pomarium.dev/pool`, by namespace and name.
-    pub budgets: Arc<BTreeSet<ObjectKey>>,
+    pub budgets: Arc<BTreeMap<ObjectKey, Arc<()>>>,
 }
 
 /// A namespaced object's namespace and name.
@@ -154,8 +154,6 @@ pub struct PodSeen {
     pub phase: String,
     /// Its condition `Ready` is true.
     pub ready: bool,
-    /// It was ready at some time: its condition `Ready` carries a time of transition after its start.
-    pub was_ready: bool,
     /// Its address, once it has one.
     pub ip: Option<String>,
     /// The port named `http` of its container `engine`.

@@ -5,8 +5,16 @@
 //! - [`operator_process`]: the `pomarium` binary, started, killed and measured as users run it
 //! - [`wait`]: waiting for a condition with a bound, never for a guess
 //! - [`watchdog`]: nothing outlives the process that started it
+//! - [`router`]: a small inference gateway with the discipline `LeastWork`
+//! - [`load`]: replays a trace as real HTTP streams
+//! - [`view`]: what the demo shows while it runs
+//! - [`summary`]: what a run of the demo came to
 
 pub mod cluster;
+pub mod load;
 pub mod operator_process;
+pub mod router;
+pub mod summary;
+pub mod view;
 pub mod wait;
 pub mod watchdog;

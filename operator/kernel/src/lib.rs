@@ -25,6 +25,7 @@ pub mod engine;
 pub mod lifecycle;
 pub mod names;
 pub mod plan;
+pub mod planning;
 pub mod reason;
 pub mod snapshot;
 pub mod time;

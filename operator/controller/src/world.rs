@@ -17,6 +17,12 @@ use pomarium_kernel::time::Timestamp;
 /// All that has been seen, as of one moment.
 #[derive(Clone, Debug, Default)]
 pub struct World {
+    /// Uid of the hub's `kube-system` namespace.
+    pub hub_uid: String,
+    /// When this process began to look, in virtual time.
+    pub started: Timestamp,
+    /// The hub's one currency.
+    pub currency: String,
     /// Pools, as they are in the hub.
     pub pools: BTreeMap<PoolId, Arc<ServerPool>>,
     /// Groups, as they are in the hub.
@@ -165,6 +171,11 @@ pub struct PodSeen {
 }
 
 impl PodSeen {
+    /// Its process has ended by itself.
+    pub fn has_ended(&self) -> bool {
+        matches!(self.phase.as_str(), "Succeeded" | "Failed")
+    }
+
     /// Its namespace and name.
     pub fn key(&self) -> ObjectKey {
         ObjectKey::new(self.namespace.clone(), self.name.clone())

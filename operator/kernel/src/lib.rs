@@ -21,9 +21,13 @@
 //! | [`reason`] | the closed list of reasons |
 
 pub mod calendar;
+pub mod capacity;
+pub mod catalogue;
 pub mod engine;
+pub mod feasibility;
 pub mod lifecycle;
 pub mod names;
+pub mod performance;
 pub mod plan;
 pub mod planning;
 pub mod reason;

@@ -1,7 +1,5 @@
 //! What is kept of the hub's objects: our own kinds whole, without managed fields, and the versions of Secrets.
 
-use std::sync::Arc;
-
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::{DeserializeGuard, PartialObjectMeta};
@@ -24,20 +22,20 @@ macro_rules! whole_object {
         impl Projection for $projection {
             type Watched = DeserializeGuard<$object>;
             type Key = $key;
-            type Value = Arc<$object>;
+            type Value = $object;
 
             fn key(metadata: &ObjectMeta) -> $key {
                 $make_key(metadata)
             }
 
-            fn project(&self, object: Self::Watched) -> Result<Arc<$object>, String> {
+            fn project(&self, object: Self::Watched) -> Result<$object, String> {
                 let mut object = object.0.map_err(|invalid| invalid.error)?;
                 object.metadata.managed_fields = None;
-                Ok(Arc::new(object))
+                Ok(object)
             }
 
             /// Our own writes of the status come back as events; they are no news.
-            fn matters(old: &Arc<$object>, new: &Arc<$object>) -> bool {
+            fn matters(old: &$object, new: &$object) -> bool {
                 old.spec != new.spec || is_news(&old.metadata, &new.metadata)
             }
         }

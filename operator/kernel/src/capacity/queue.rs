@@ -23,7 +23,7 @@ const MOST_POOLED: f64 = 16.0;
 
 /// How much longer a prompt waits behind others than it would if decoding did not matter: while prompts queue, batches are
 /// fuller than on average, and chunks slower. Calibrated with the engine on one server at 40 to 85 % load.
-const CLUSTERING: f64 = 1.3;
+const CLUSTERING: f64 = 1.2;
 
 /// Most stages of a sum of delays: with more, it hardly varies.
 const MOST_STAGES: f64 = 8.0;
@@ -230,7 +230,7 @@ impl<'a> Load<'a> {
         }
     }
 
-    /// 1. For a slot.
+    /// 1. The wait for a slot.
     fn wait_for_slot(&self) -> Extra {
         let arriving = self.rate * self.pooled;
         let most = self.pooled * self.kind.slots;
@@ -251,7 +251,7 @@ impl<'a> Load<'a> {
         }
     }
 
-    /// 2. For its turn at prefill. Never behind more prompts than there are other slots.
+    /// 2. The wait for its turn at prefill: never behind more prompts than there are other slots.
     fn wait_for_prefill(&self) -> Extra {
         let (mean, square) = self.prefill;
         let utilization = (self.rate * mean).min(0.99);
@@ -263,8 +263,9 @@ impl<'a> Load<'a> {
         }
     }
 
-    /// 3. For others' prompts between `tokens` tokens, per token. `sojourn` is how long it was in the prefill queue itself: whoever
-    /// came in that time to the same server is prefilled now.
+    /// 3. The wait for others' prompts between `tokens` tokens, per token.
+    ///
+    /// `sojourn` is how long it was in the prefill queue itself: who came to the same server meanwhile is prefilled now.
     fn interference(&self, tokens: f64, sojourn: f64) -> Extra {
         let (work, work_square) = self.prompt_work;
         let idle = (1.0 - self.prompt_share).max(0.01);

@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use tokio::sync::OnceCell;
 
-use crate::cluster::{self, Process, show_progress};
+use crate::chart;
+use crate::cluster::{self, ControlPlane, Process, show_progress};
 use crate::wait::{TimedOut, eventually};
 
 /// Longest wait for an answer of the operator's own endpoints.
@@ -67,11 +68,11 @@ pub struct OperatorConfig {
 }
 
 impl OperatorConfig {
-    /// With a kubeconfig, in the namespace `pomarium-system`.
+    /// With a kubeconfig, in the chart's namespace.
     pub fn new(kubeconfig: impl Into<String>) -> Self {
         Self {
             kubeconfig: kubeconfig.into(),
-            namespace: "pomarium-system".to_owned(),
+            namespace: chart::NAMESPACE.to_owned(),
             extra_args: Vec::new(),
             env: Vec::new(),
         }
@@ -117,6 +118,12 @@ impl Operator {
             health,
             process,
         })
+    }
+
+    /// Installs the chart into `hub` and starts the operator with the chart's ServiceAccount and namespace.
+    pub async fn start_as_chart(hub: &ControlPlane, extra_args: &[&str]) -> Result<Self, OperatorError> {
+        let config = OperatorConfig::new(chart::install(hub, &[]).await?);
+        Self::start(config.args(extra_args.iter().copied())).await
     }
 
     /// Its process id.

@@ -221,7 +221,7 @@ impl<'a> Build<'a> {
         let pending = self.effects.iter().any(
             |effect| matches!(effect, Effect::ApplyBudget { site, pool: of, .. } if *site == site_name && of == pool),
         );
-        if !site.budgets.contains(&budget) && !pending {
+        if !site.budgets.contains_key(&budget) && !pending {
             // Before the first Pod: from its first request on, nobody else may evict it.
             self.effects.push(Effect::ApplyBudget {
                 site: site_name.clone(),

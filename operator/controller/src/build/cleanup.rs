@@ -51,13 +51,13 @@ fn pool_leftovers(world: &World, id: &PoolId, pool: &Arc<ServerPool>) -> Vec<Eff
             .values()
             .any(|pod| pod.labels.get(labels::POOL_UID).is_some_and(|of| *of == uid));
         let reachable = site.contact == Contact::Reachable;
-        if !pods && reachable && site.budgets.contains(&budget) {
+        if !pods && reachable && site.budgets.contains_key(&budget) {
             effects.push(Effect::DeleteBudget {
                 site: name.clone(),
                 pool: id.clone(),
             });
         }
-        clean &= reachable && !pods && !site.budgets.contains(&budget);
+        clean &= reachable && !pods && !site.budgets.contains_key(&budget);
     }
     if clean {
         effects.push(Effect::RemoveFinalizer(Object::Pool(id.clone())));

@@ -78,6 +78,8 @@ pub(crate) async fn build(manifests: &Manifests, scale: f64, steps: &mut Steps) 
         time.origin_ms().to_string(),
         "--time-scale".to_owned(),
         time.scale().to_string(),
+        // Both clusters are on this machine.
+        "--allow-loopback-members".to_owned(),
     ]))
     .await?;
     operator.wait_until_ready(OPERATOR_LIMIT).await?;

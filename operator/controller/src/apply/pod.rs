@@ -1,6 +1,6 @@
 //! Pods and PodDisruptionBudgets.
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, ListParams, Patch, Preconditions};
@@ -105,6 +105,9 @@ async fn may_go(member: &Member, loads: &dyn AskLoad, pod: &Pod, farewell: Farew
     if matches!(phase, Some("Succeeded" | "Failed")) {
         return Ok(());
     }
+    if farewell == Farewell::Lost && node_is_gone(member, pod).await? {
+        return Ok(());
+    }
     if pod.labels().contains_key(labels::SERVING) {
         return refuse("routers may still send it requests");
     }
@@ -122,6 +125,15 @@ async fn may_go(member: &Member, loads: &dyn AskLoad, pod: &Pod, farewell: Farew
             Load::Unknown => refuse("its engine does not say whether it is idle"),
         },
     }
+}
+
+/// A Pod whose Node does not exist any more keeps its last status for ever: readiness and labels say nothing.
+async fn node_is_gone(member: &Member, pod: &Pod) -> Result<bool, Outcome> {
+    let Some(node) = pod.spec.as_ref().and_then(|spec| spec.node_name.as_ref()) else {
+        return Ok(false);
+    };
+    let nodes: Api<Node> = Api::all(member.read.clone());
+    Ok(call(nodes.get_metadata_opt(node)).await?.is_none())
 }
 
 fn is_ready(pod: &Pod) -> bool {

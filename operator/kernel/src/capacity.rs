@@ -10,7 +10,8 @@
 //! approximations, and the tests compare them with the engine itself. Over one to 24 servers of one or two kinds, both disciplines,
 //! and the lengths of conversations, chat and coding, the sustainable rate is within 15 % of the simulated one, under
 //! [`Discipline::LeastWork`] mostly within 5 %. It is too high at most where an ITL objective binds on a single busy
-//! server (15 %), or a TTFT objective is within a few percent of what an idle server does (up to a third).
+//! server (15 %), or a TTFT objective is within a few percent of what an idle server does (up to a third). It is too low by up to
+//! a quarter where an ITL objective is shorter than one chunk's prefill and answers are short.
 //!
 //! # Guarantees
 //! Pure arithmetic with a fixed number of iterations: the same input gives the same bits.

@@ -103,7 +103,7 @@ fn the_engine_sustains_what_is_predicted() {
         (8, conversations, 12_000, 250, LeastWork),
         (8, &chat, 2_000, 60, LeastWork),
         (2, &code, 20_000, 600, LeastWork),
-        (4, &code, 20_000, 200, LeastWork),
+        (1, &code, 20_000, 200, Weighted),
     ] {
         let objectives = objectives(ttft_ms, itl_ms);
         let predicted = sustained(count, 0, mix, &objectives, discipline);

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod golden;
 mod growth;
 mod leases;
 mod properties;

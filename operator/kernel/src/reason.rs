@@ -222,8 +222,10 @@ pub fn table() -> String {
          what the command line prints. Generated from `operator/kernel/src/reason.rs`.\n\n\
          | reason | meaning |\n|---|---|\n",
     );
-    for reason in Reason::ALL {
-        text.push_str(&format!("| `{reason}` | {} |\n", reason.meaning().trim()));
-    }
+    text.extend(
+        Reason::ALL
+            .iter()
+            .map(|reason| format!("| `{reason}` | {} |\n", reason.meaning().trim())),
+    );
     text
 }

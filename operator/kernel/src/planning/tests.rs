@@ -8,6 +8,7 @@ mod leases;
 mod properties;
 mod replacement;
 mod safety;
+mod worlds;
 
 use crate::fixture::{Stage, hybrid};
 use crate::plan::{Action, Condition, ConditionKind, Decision, Plan};

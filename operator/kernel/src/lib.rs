@@ -25,6 +25,8 @@ pub mod capacity;
 pub mod catalogue;
 pub mod engine;
 pub mod feasibility;
+#[doc(hidden)]
+pub mod fixture;
 pub mod lifecycle;
 pub mod names;
 pub mod performance;

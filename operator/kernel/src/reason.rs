@@ -93,6 +93,8 @@ reasons! {
     NoLongerPermitted,
     /// The replica or its server stopped answering for too long.
     ReplicaLost,
+    /// A pool of higher priority needs the server, and there is no other.
+    Preempted,
 
     // ---- steps of a drain
     /// The replica takes no new requests; routers are given time to notice.
@@ -131,6 +133,8 @@ reasons! {
     Held,
     /// Proposed only: mode is `Approve` or `Advise`.
     AwaitingApproval,
+    /// Another group comes first in the pool's placement order.
+    LaterInOrder,
 
     // ---- on the way
     /// Servers are on their way.

@@ -333,16 +333,19 @@ async fn the_rights_are_enough_and_not_more(client: &kube::Client) {
             "assistants",
             true,
         ),
-        ("patch", "cluster.x-k8s.io", "machinedeployments", "assistants", false),
-        ("patch", "apps", "deployments/scale", own, false),
+        ("update", "cluster.x-k8s.io", "machinedeployments", "assistants", false),
+        ("update", "apps", "deployments/scale", own, false),
         ("get", "", "secrets", own, true),
         ("get", "", "secrets", "assistants", false),
         ("create", "", "secrets", own, false),
-        ("update", "coordination.k8s.io", "leases", own, true),
+        ("create", "coordination.k8s.io", "leases", own, true),
+        ("update", "coordination.k8s.io", "leases", own, false),
         ("update", "coordination.k8s.io", "leases", "kube-system", false),
         ("create", "events.k8s.io", "events", "assistants", true),
-        ("patch", "apiextensions.k8s.io", "customresourcedefinitions", "", false),
+        ("get", "apiextensions.k8s.io", "customresourcedefinitions", "", false),
         ("create", "gateway.networking.k8s.io", "httproutes", "assistants", true),
+        ("patch", "", "services", "assistants", true),
+        ("delete", "", "services", "assistants", false),
     ] {
         let allowed = may(client, verb, group, resource, namespace).await;
         assert_eq!(allowed, expected, "{verb} {resource}.{group} in '{namespace}'");

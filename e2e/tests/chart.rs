@@ -327,7 +327,7 @@ async fn the_rights_are_enough_and_not_more(client: &kube::Client) {
         ("create", "", "namespaces", "", false),
         ("create", "policy", "poddisruptionbudgets", "assistants", true),
         (
-            "patch",
+            "update",
             "cluster.x-k8s.io",
             "machinedeployments/scale",
             "assistants",

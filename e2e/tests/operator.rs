@@ -27,7 +27,7 @@ async fn the_rights_of_the_chart_are_enough_from_the_start_to_a_good_end() {
 
     hub.apply_path(&repository().join("examples/hybrid")).await.unwrap();
     let pools: Api<ServerPool> = Api::namespaced(client.clone(), "assistants");
-    let answered = async |what: &str| {
+    let answered = async |operator: &Operator, what: &str| {
         let seen = eventually(LIMIT, what, async || {
             let pool = pools.get("chat").await.map_err(|error| error.to_string())?;
             let status = pool.status.as_ref().ok_or("the pool has no status")?;
@@ -37,9 +37,10 @@ async fn the_rights_of_the_chart_are_enough_from_the_start_to_a_good_end() {
                 Err("an old status".to_owned())
             }
         });
-        seen.await.unwrap_or_else(|error| panic!("{error}"));
+        seen.await
+            .unwrap_or_else(|error| panic!("{error}; the end of its log:\n{}", operator.log_tail()));
     };
-    answered("the operator to answer the pool").await;
+    answered(&operator, "the operator to answer the pool").await;
 
     // Killed without a word, it comes back and goes on.
     operator.kill9();
@@ -54,7 +55,7 @@ async fn the_rights_of_the_chart_are_enough_from_the_start_to_a_good_end() {
     .unwrap();
     operator.restart().unwrap();
     operator.wait_until_ready(LIMIT).await.unwrap();
-    answered("the operator to answer the pool after its restart").await;
+    answered(&operator, "the operator to answer the pool after its restart").await;
     let mebibytes = operator.resident_bytes().map(|bytes| bytes >> 20);
     eprintln!("the operator holds {mebibytes:?} MiB");
 

@@ -91,6 +91,7 @@ fn the_engine_sustains_what_is_predicted() {
     for (count, mix, ttft_ms, itl_ms, discipline) in [
         (1, conversations, 12_000, 250, Weighted),
         (1, &chat, 2_000, 100, Weighted),
+        (2, conversations, 12_000, 250, LeastWork),
         (4, conversations, 12_000, 250, LeastWork),
         (4, conversations, 6_000, 5_000, Weighted),
         (8, conversations, 12_000, 250, LeastWork),

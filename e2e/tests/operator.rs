@@ -45,14 +45,16 @@ async fn the_rights_of_the_chart_are_enough_from_the_start_to_a_good_end() {
     // Killed without a word, it comes back and goes on.
     operator.kill9();
     assert!(!operator.is_running());
-    hub.kubectl(&[
-        "annotate",
+    let change = r#"{"spec": {"priority": 101}}"#;
+    let args = [
+        "patch",
         "serverpool/chat",
         "--namespace=assistants",
-        "pomarium.dev/paused=true",
-    ])
-    .await
-    .unwrap();
+        "--type=merge",
+        "--patch",
+        change,
+    ];
+    hub.kubectl(&args).await.unwrap().checked().unwrap();
     operator.restart().unwrap();
     operator.wait_until_ready(LIMIT).await.unwrap();
     answered(&operator, "the operator to answer the pool after its restart").await;
@@ -72,7 +74,11 @@ async fn the_rights_of_the_chart_are_enough_from_the_start_to_a_good_end() {
         .unwrap()
         .spec
         .and_then(|spec| spec.holder_identity);
-    assert!(holder.as_deref().unwrap_or_default().is_empty(), "{holder:?}");
+    assert!(
+        holder.as_deref().unwrap_or_default().is_empty(),
+        "{holder:?}: {}",
+        operator.log_tail()
+    );
 
     // The API server refused nothing that it asked for.
     let user = format!("system:serviceaccount:{}:{}", chart::NAMESPACE, chart::RELEASE);

@@ -7,6 +7,7 @@
 //! - [`time`]: the compressed time that all of them share
 //! - [`wait`]: waiting for a condition with a bound, never for a guess
 //! - [`watchdog`]: nothing outlives the process that started it
+//! - [`fleet`]: emulated Macs: Nodes, Pods, model servers with real HTTP and the engines' metrics, faults on demand
 //! - [`router`]: a small inference gateway with the discipline `LeastWork`
 //! - [`load`]: replays a trace as real HTTP streams
 //! - [`view`]: what the demo shows while it runs
@@ -14,6 +15,7 @@
 
 pub mod chart;
 pub mod cluster;
+pub mod fleet;
 pub mod load;
 pub mod operator_process;
 pub mod router;

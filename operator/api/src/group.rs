@@ -65,7 +65,8 @@ pub struct ServerGroupSpec {
     pub deliveries: Vec<Delivery>,
     /// Who brings servers up and takes them down: exactly one of `static`, `scale` and `simulated`.
     pub provider: Provider,
-    /// Watts of one machine that replace the catalogue's. Default: the catalogue's.
+    /// Watts of one machine that replace the catalogue's. Default: the catalogue's; of what it does not know, the most of the
+    /// same chip, else of all machines.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub power: Option<Power>,
     /// What a server costs. Default: nothing.

@@ -26,7 +26,7 @@ use crate::{limits, schema};
     printcolumn(name = "Done", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status", description = "Whether it has been carried out."),
     printcolumn(name = "Cost/h", type_ = "string", json_path = ".spec.hourlyChange", description = "Change of the cost per hour."),
     printcolumn(name = "First-Action", type_ = "string", json_path = ".spec.actions[0].action", description = "What would be done first."),
-    printcolumn(name = "Expires", type_ = "string", json_path = ".spec.expiresAt", description = "After this it is void."),
+    printcolumn(name = "Expires", type_ = "string", json_path = ".spec.expiresAt", description = "After this it is void.", priority = "1"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "Why", type_ = "string", json_path = ".spec.actions[0].reason", description = "Why it would be done."),
     validation = Rule::new("self.metadata.name.size() <= 63").message("metadata.name must be at most 63 characters long"),
@@ -98,7 +98,7 @@ pub struct ServerPlanStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub observed_generation: Option<i64>,
-    /// Ready (carried out); Stalled (expired) while it is true.
+    /// `Ready` (carried out); `Stalled` (expired) while it is true.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,

@@ -37,7 +37,7 @@ pub use status::ServerSiteStatus;
 pub struct ServerSiteSpec {
     /// Who owns the machines and the building. `Owned`: own machines, own building. `Managed`: own machines in a partner's
     /// building. `Hosted`: leased machines. Pools with `placement.order: OwnedFirst` fill them in this order. Immutable.
-    #[x_kube(validation = Rule::new("self == oldSelf").message("is immutable: create a new ServerSite instead"))]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("ownership is immutable: create a new ServerSite instead"))]
     pub ownership: Ownership,
     /// Region, for people and labels; decides nothing. Example: `us-west`. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -55,7 +55,7 @@ pub struct ServerSiteSpec {
     pub trust: Option<Trust>,
     /// What the licence of its machines permits: `Production` (anything, users' requests included) or `DevelopmentOnly`
     /// (building and testing). Leased macOS machines need an explicit `Production`.
-    /// Default: Production for Owned and Managed, DevelopmentOnly for Hosted.
+    /// Default: `Production` for `Owned` and `Managed`, `DevelopmentOnly` for `Hosted`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::choice::<PermittedUse>")]
     pub permitted_use: Option<PermittedUse>,

@@ -10,17 +10,16 @@
 //! - A pass that finds nothing to do writes nothing. What a pass writes comes back as an event and is looked at once; names are
 //!   deterministic and writes idempotent, so that a pass on caches that are a moment old repeats itself at worst.
 
-use std::collections::BTreeMap;
+mod execute;
+
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pomarium_kernel::names::{GroupName, PoolId};
 use pomarium_kernel::plan::Plan;
 use pomarium_kernel::planning;
 use pomarium_kernel::snapshot::Snapshot;
 use pomarium_kernel::time::{Span, Timestamp};
-use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{debug, error, info};
 
@@ -28,11 +27,15 @@ use crate::client::Gate;
 use crate::clock::Clock;
 use crate::health::{Check, Health};
 use crate::latest::Trigger;
+use crate::measure::Meter;
 use crate::member::Members;
 use crate::observe::observe;
+use crate::provider::Inventories;
 use crate::store::{Groups, Pools, SecretVersions, Sites, Store};
 use crate::telemetry::Telemetry;
-use crate::world::{Measurement, ProviderAnswer, World};
+use crate::world::World;
+
+pub(crate) use execute::Executor;
 
 /// Changes that come within this time of the first are looked at together.
 const COALESCE: Duration = Duration::from_millis(60);
@@ -102,20 +105,14 @@ impl HubCaches {
     }
 }
 
-/// The answers of the tasks that ask providers.
-pub(crate) type InventorySource = Arc<dyn Fn() -> BTreeMap<GroupName, Arc<ProviderAnswer>> + Send + Sync>;
-
-/// The answers of the tasks that measure.
-pub(crate) type MeasurementSource = Arc<dyn Fn() -> BTreeMap<PoolId, Arc<Measurement>> + Send + Sync>;
-
 /// Everything that a pass reads.
 pub(crate) struct Eyes {
     pub(crate) hub_uid: String,
     pub(crate) started: Timestamp,
     pub(crate) hub: HubCaches,
     pub(crate) members: Members,
-    pub(crate) inventories: InventorySource,
-    pub(crate) measurements: MeasurementSource,
+    pub(crate) inventories: Inventories,
+    pub(crate) meter: Meter,
 }
 
 impl Eyes {
@@ -143,8 +140,8 @@ impl Eyes {
             pools: (*self.hub.pools.items()).clone(),
             groups: (*self.hub.groups.items()).clone(),
             sites: self.members.seen(&self.hub.sites.items()),
-            inventories: (self.inventories)(),
-            measurements: (self.measurements)(),
+            inventories: self.inventories.answers(),
+            measurements: self.meter.answers(),
             invalid: crate::world::Invalid::default(),
         }
     }
@@ -164,8 +161,6 @@ pub(crate) struct Loop<E> {
     pub(crate) trigger: Trigger,
     pub(crate) health: Health,
     pub(crate) telemetry: Telemetry,
-    /// The last world, for the tasks that ask engines and providers.
-    pub(crate) published: watch::Sender<Arc<World>>,
 }
 
 impl<E: Execute> Loop<E> {
@@ -201,7 +196,10 @@ impl<E: Execute> Loop<E> {
         world.currency = observed.currency;
         self.telemetry.world(&world, self.eyes.undecodable());
         let world = Arc::new(world);
-        self.published.send_replace(Arc::clone(&world));
+        let snapshot = Arc::new(observed.snapshot);
+        // While standing by, too: whoever takes over must not begin with nothing known.
+        self.eyes.inventories.look_at(&world);
+        self.eyes.meter.look_at(&snapshot, &world);
         let tick = self.clock.real_duration(self.tick);
 
         let leads = self.gate.is_open();
@@ -210,7 +208,6 @@ impl<E: Execute> Loop<E> {
             self.health.set(Check::FirstPass, true);
             return tick.min(Duration::from_secs(1));
         }
-        let snapshot = Arc::new(observed.snapshot);
         let Some(plan) = self.plan(Arc::clone(&snapshot), now).await else {
             self.telemetry.pass("failed", began.elapsed());
             return tick;

@@ -11,19 +11,20 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::watcher;
 use kube::{Client, Config};
 use pomarium_kernel::time::Span;
-use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
+use crate::apply::Hands;
 use crate::client::{self, Gate, RateLimit, error_chain};
 use crate::clock::Clock;
 use crate::health::{self, Check, Health};
 use crate::latest::Trigger;
 use crate::leader::{Election, Settings};
+use crate::measure::{Meter, Sources};
 use crate::member::{Hub, Members, Surroundings};
-use crate::pass::{Eyes, HubCaches, Loop};
+use crate::pass::{Executor, Eyes, HubCaches, Loop};
+use crate::provider::{Inventories, Providers};
 use crate::telemetry::Telemetry;
-use crate::world::World;
 
 /// Kinds without which nothing can begin.
 const KINDS: [&str; 4] = ["serverpools", "servergroups", "serversites", "serverplans"];
@@ -208,36 +209,41 @@ async fn control(
         trigger: trigger.clone(),
         allow_loopback: options.allow_loopback_members,
     });
-    let (published, _world) = watch::channel(Arc::new(World::default()));
+    let providers = Providers::new(hub.clone(), members.clone(), options.fleet_url.clone(), options.clock);
+    let inventories = Inventories::new(providers, options.clock, trigger.clone());
+    tasks.spawn(inventories.clone().run());
+    let sources = Sources {
+        gateway: options.gateway_metrics_url.clone(),
+        prometheus: options.prometheus_url.clone(),
+    };
+    let meter = Meter::new(sources, members.clone(), options.clock, trigger.clone());
+    tasks.spawn(meter.clone().run());
+    let hands = Hands {
+        hub: hub.clone(),
+        members: members.clone(),
+        inventories: inventories.clone(),
+        loads: Arc::new(meter.engines()),
+    };
     let turns = Loop {
         eyes: Eyes {
             hub_uid: hub.uid.clone(),
             started: options.clock.now(),
             hub: caches,
             members: members.clone(),
-            inventories: Arc::new(Default::default),
-            measurements: Arc::new(Default::default),
+            inventories,
+            meter,
         },
-        execute: Nothing,
+        execute: Executor::new(hands, options.identity.clone()),
         clock: options.clock,
         tick: options.tick,
         gate,
         trigger,
         health: health.clone(),
         telemetry: telemetry.clone(),
-        published,
     };
     tokio::select! {
         () = turns.run() => Err(Error::Ended("loop")),
-        Some(_) = tasks.join_next() => Err(Error::Ended("watch of the hub")),
-    }
-}
-
-struct Nothing;
-
-impl crate::pass::Execute for Nothing {
-    async fn execute(&mut self, _: crate::pass::Pass) -> Vec<crate::pass::Tally> {
-        Vec::new()
+        Some(_) = tasks.join_next() => Err(Error::Ended("background work")),
     }
 }
 

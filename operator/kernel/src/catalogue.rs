@@ -4,6 +4,7 @@
 //! published stays `None`: a made-up figure would be planned with as if it were measured.
 
 mod parse;
+mod power;
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;

@@ -4,6 +4,9 @@
 //! that fails is the answer: what the law or a promise forbids is said before what a larger machine would cure. All of
 //! them fail closed.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 
 use crate::capacity::{self, Unreachable, duration};
@@ -148,20 +151,29 @@ fn objectives_reachable(pool: &Pool, group: &Group, performance: &Performance) -
         return Ok(());
     };
     let Unreachable { objective, value_ms } = unreachable;
-    let (percentile, chip) = (objective.percentile.get() * 100.0, &group.machine.chip);
-    let best = format!("is unreachable: best is {} on an idle {chip}", duration(value_ms));
-    let message = match objective.metric {
-        Metric::TimeToFirstToken => format!(
-            "TTFT p{percentile} {} {best}; a threshold of at least {:.0}s, or prompts under {} tokens, would do",
-            objective.threshold,
-            (value_ms / 1_000.0).ceil(),
-            longest_prompt(performance, objective.threshold.as_millis() as f64)
-        ),
-        Metric::InterTokenLatency => format!(
-            "ITL p{percentile} {} {best}; a threshold of at least {:.0}ms would do",
-            objective.threshold,
-            value_ms.ceil()
-        ),
+    let what = format!(
+        "{} p{} {} is unreachable: best is {} on an idle {}",
+        match objective.metric {
+            Metric::TimeToFirstToken => "TTFT",
+            Metric::InterTokenLatency => "ITL",
+        },
+        (objective.percentile.get() * 1e4).round() / 1e2,
+        objective.threshold,
+        duration(value_ms),
+        group.machine.chip
+    );
+    let threshold = if value_ms < 1_000.0 {
+        format!("a threshold of at least {:.0}ms", value_ms.ceil())
+    } else {
+        format!("a threshold of at least {:.0}s", (value_ms / 1_000.0).ceil())
+    };
+    let shorter = match objective.metric {
+        Metric::TimeToFirstToken => longest_prompt(performance, objective.threshold.as_millis() as f64),
+        Metric::InterTokenLatency => None,
+    };
+    let message = match shorter {
+        Some(tokens) => format!("{what}; {threshold}, or prompts of at most {tokens} tokens, would do"),
+        None => format!("{what}; {threshold} would do"),
     };
     Err(Problem::new(Reason::ObjectiveUnreachable, message))
 }
@@ -189,8 +201,8 @@ fn distance(pool: &Pool, group: &Group, problem: &Problem) -> Distance {
     (unpassed, slowness)
 }
 
-/// The longest prompt whose first token an idle server gives within `ms`.
-fn longest_prompt(performance: &Performance, ms: f64) -> u32 {
+/// The longest prompt whose first token an idle server gives within `ms`, if there is any.
+fn longest_prompt(performance: &Performance, ms: f64) -> Option<u32> {
     let (mut low, mut high) = (0, 1 << 24);
     while low + 1 < high {
         let middle = u32::midpoint(low, high);
@@ -200,7 +212,7 @@ fn longest_prompt(performance: &Performance, ms: f64) -> u32 {
             high = middle;
         }
     }
-    low
+    (low > 0).then_some(low)
 }
 
 fn list<T: ToString>(items: impl IntoIterator<Item = T>) -> String {

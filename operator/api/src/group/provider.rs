@@ -15,8 +15,8 @@ pub struct Provider {
     /// Nodes that exist: Pomarium uses them and never adds or removes one. Example: `{power: None}`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub r#static: Option<StaticProvider>,
-    /// The scale subresource of some object, such as a MachineDeployment of Cluster API. It takes a number and no name, so
-    /// the group only grows, or goes to zero after all of its servers are drained. Leave `replicas` out of what GitOps applies.
+    /// The scale subresource of some object, such as a `MachineDeployment` of Cluster API. It takes a number and no name, so
+    /// the group only grows, or goes to zero after all of its servers are drained. Leave `replicas` out of what Git applies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scale: Option<ScaleProvider>,
     /// The emulated fleet that the operator is started with, for trying Pomarium without machines. Write it as `simulated: {}`.

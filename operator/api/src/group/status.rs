@@ -16,7 +16,7 @@ pub struct ServerGroupStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub observed_generation: Option<i64>,
-    /// Ready, CapacityAvailable; Reconciling and Stalled while they are true.
+    /// `Ready`, `CapacityAvailable`; `Reconciling` and `Stalled` while they are true.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,

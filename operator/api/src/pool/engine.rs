@@ -75,6 +75,6 @@ pub enum EngineType {
     VllmMlx,
     /// vLLM.
     Vllm,
-    /// SGLang.
+    /// `SGLang`.
     SGLang,
 }

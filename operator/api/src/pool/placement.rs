@@ -13,7 +13,7 @@ use crate::site::Trust;
 #[serde(rename_all = "camelCase")]
 pub struct Placement {
     /// What is filled first. `OwnedFirst`: owned machines, then managed, then hosted ones, and back in reverse. `Cheapest`: by
-    /// marginal cost. Default: OwnedFirst.
+    /// marginal cost. Default: `OwnedFirst`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::choice::<PlacementOrder>")]
     pub order: Option<PlacementOrder>,

@@ -14,7 +14,8 @@ pub struct ServerPoolStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub observed_generation: Option<i64>,
-    /// Ready, SLOMet, WithinBudget, CapacityAvailable, MetricsAvailable, RoutingReady; Reconciling and Stalled while they are true.
+    /// `Ready`, `SLOMet`, `WithinBudget`, `CapacityAvailable`, `MetricsAvailable`, `RoutingReady`; `Reconciling` and `Stalled` while
+    /// they are true.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,

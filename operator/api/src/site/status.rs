@@ -14,7 +14,7 @@ pub struct ServerSiteStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub observed_generation: Option<i64>,
-    /// Ready; Reconciling and Stalled while they are true.
+    /// `Ready`; `Reconciling` and `Stalled` while they are true.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,

@@ -11,6 +11,7 @@ use pomarium_kernel::snapshot::{Contact, Inventory, Lease, Server, Site, Snapsho
 use pomarium_kernel::time::{Span, Timestamp};
 
 use super::replicas::pool_of;
+use crate::build::tolerates;
 use crate::world::{NodeSeen, ProviderAnswer, ProviderServer, ProviderState, Readiness, SiteSeen, World};
 
 /// What is read of the annotation on a Node that is on its way out.
@@ -225,10 +226,11 @@ fn lease(entry: &ProviderServer) -> Option<Lease> {
     })
 }
 
-/// People do not want work here: a cordon, or a taint that is neither ours nor a condition's.
+/// People do not want work here: a cordon, or a taint that replicas do not tolerate and that is neither
+/// ours nor a condition's.
 fn is_cordoned(node: &NodeSeen) -> bool {
     let foreign = |taint: &crate::world::TaintSeen| {
-        taint.effect != "PreferNoSchedule"
+        !tolerates(taint)
             && taint.key != labels::DRAINING_TAINT
             && !CONDITIONS.iter().any(|prefix| taint.key.starts_with(prefix))
     };

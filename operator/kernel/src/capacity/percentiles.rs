@@ -17,8 +17,8 @@ pub(super) struct Component {
     pub(super) weight: f64,
     /// What it takes in any case, in ms.
     pub(super) base_ms: f64,
-    /// What comes on top.
-    pub(super) extra: Extra,
+    /// What comes on top: the two terms add up to its tail.
+    pub(super) extra: [Extra; 2],
 }
 
 /// A wait that not every request has. Where there is one, it is the sum of `stages` equal exponential stages (Erlang's
@@ -31,6 +31,8 @@ pub(super) struct Extra {
     pub(super) mean_ms: f64,
     /// At least one.
     pub(super) stages: u32,
+    /// It is never more than this, in ms.
+    pub(super) most_ms: f64,
 }
 
 impl Extra {
@@ -39,14 +41,36 @@ impl Extra {
         probability: 0.0,
         mean_ms: 0.0,
         stages: 1,
+        most_ms: 0.0,
     };
 
-    /// Probability that it is more than `ms`.
-    fn beyond(&self, ms: f64) -> f64 {
-        if ms < 0.0 {
-            return 1.0;
+    /// The tail of the sum of two independent waits of one stage each, as two terms that add up to it.
+    ///
+    /// With the probabilities `p`, `q` and means `a`, `b`: `p(1−q)·e^(−t/a) + q(1−p)·e^(−t/b) + pq·(a·e^(−t/a) − b·e^(−t/b))/(a−b)`.
+    /// The second term's factor may be negative; the sum is not.
+    pub(super) fn sum(first: Self, second: Self) -> [Self; 2] {
+        let (p, q) = (first.probability, second.probability);
+        let (mut a, b) = (first.mean_ms, second.mean_ms);
+        if a <= 0.0 || b <= 0.0 {
+            return [first, second];
         }
-        if self.mean_ms <= 0.0 {
+        if (a - b).abs() < 1e-3 * b {
+            // The limit exists but not by this formula; a thousandth does not matter.
+            a = b * 1.001;
+        }
+        let both = p * q / (a - b);
+        let term = |probability, mean_ms| Self {
+            probability,
+            mean_ms,
+            stages: 1,
+            most_ms: f64::INFINITY,
+        };
+        [term(p * (1.0 - q) + both * a, a), term(q * (1.0 - p) - both * b, b)]
+    }
+
+    /// Probability that it is more than `ms`, which is not negative.
+    fn beyond(&self, ms: f64) -> f64 {
+        if self.mean_ms <= 0.0 || ms >= self.most_ms {
             return 0.0;
         }
         let x = ms / self.mean_ms * f64::from(self.stages);
@@ -56,6 +80,18 @@ impl Extra {
             sum += term;
         }
         self.probability * sum * (-x).exp()
+    }
+}
+
+impl Component {
+    /// Probability that such a request takes more than `ms`.
+    fn beyond(&self, ms: f64) -> f64 {
+        let rest = ms - self.base_ms;
+        if rest < 0.0 {
+            1.0
+        } else {
+            self.extra.iter().map(|extra| extra.beyond(rest)).sum()
+        }
     }
 }
 
@@ -69,7 +105,7 @@ impl Percentiles {
         let (mut all, mut beyond) = (0.0, 0.0);
         for component in &self.components {
             all += component.weight;
-            beyond += component.weight * component.extra.beyond(ms - component.base_ms);
+            beyond += component.weight * component.beyond(ms);
         }
         Fraction::new(if all > 0.0 { 1.0 - beyond / all } else { 1.0 })
     }
@@ -77,8 +113,9 @@ impl Percentiles {
     /// The least latency in ms that this share of requests stays within; zero of no requests.
     pub fn at(&self, share: Fraction) -> f64 {
         let worst = |of: fn(&Component) -> f64| self.components.iter().map(of).fold(0.0, f64::max);
-        // The 99.99999th percentile of the worst wait on top of the worst base bounds every percentile asked for.
-        let mut high = worst(|component| component.base_ms) + 16.0 * worst(|component| component.extra.mean_ms);
+        // So many means of the worst wait on top of the worst base bound every percentile that one asks for.
+        let mut high = worst(|component| component.base_ms)
+            + 32.0 * worst(|component| component.extra[0].mean_ms.max(component.extra[1].mean_ms));
         let mut low = 0.0;
         for _ in 0..60 {
             let middle = f64::midpoint(low, high);

@@ -165,25 +165,3 @@ pub(super) fn run(
     run.itl_ms.sort_by(f64::total_cmp);
     run
 }
-
-/// The largest rate at which a long run meets every objective.
-pub(super) fn sustainable(
-    servers: &[&Performance],
-    mix: &LengthMix,
-    objectives: &[Objective],
-    discipline: Discipline,
-    most: f64,
-    count: usize,
-) -> f64 {
-    let (mut low, mut high) = (0.0, most);
-    for _ in 0..9 {
-        let middle = f64::midpoint(low, high);
-        let run = run(servers, mix, discipline, middle, count, 7);
-        if objectives.iter().all(|objective| run.meets(objective)) {
-            low = middle;
-        } else {
-            high = middle;
-        }
-    }
-    low
-}

@@ -17,7 +17,7 @@ use crate::time::{Span, Timestamp};
 
 /// How long a fenced replica still expects requests.
 ///
-/// Removing the label is seen by the EndpointSlice controller, then by every proxy and router, each through a watch: a
+/// Removing the label is seen by the `EndpointSlice` controller, then by every proxy and router, each through a watch: a
 /// second or two where all is well. Requests that were routed just before must have arrived before an idle engine
 /// proves anything.
 pub const FENCE_GRACE: Span = Span::from_secs(5);

@@ -24,7 +24,7 @@ fn owned_servers_are_used_before_any_is_leased() {
 
 #[test]
 fn a_pool_converges_and_stays_silent() {
-    for rate in [0.0, 0.3, 1.5, 2.6, 3.5, 4.5] {
+    for rate in [0.0, 0.3, 1.5, 2.6, 3.5, 4.2] {
         let mut stage = chat(rate);
         stage.run(Span::from_hours(1));
         for _ in 0..40 {

@@ -116,11 +116,11 @@ fn an_unknown_inventory_is_not_acted_on() {
 #[test]
 fn nothing_is_removed_that_an_n_minus_1_what_if_still_needs() {
     let mut stage = hybrid(6, 0).pool("chat", Pool::fixture().surviving(Survive::Server));
-    stage.demand("chat", 1.6);
+    stage.demand("chat", 1.2);
     stage.run(Span::from_minutes(20));
     let spare = stage.count("chat", "ultra");
     // Carried by one less, but not with another one gone.
-    stage.demand("chat", 1.4);
+    stage.demand("chat", 1.05);
     let decisions = stage.run(LONG);
     assert!(fences(&decisions).is_empty(), "{decisions:#?}");
     assert_eq!(stage.count("chat", "ultra"), spare);
@@ -128,7 +128,8 @@ fn nothing_is_removed_that_an_n_minus_1_what_if_still_needs() {
 
 #[test]
 fn nothing_runs_where_trust_residency_or_licence_forbid_it() {
-    let forbid: [(fn(&mut Stage), Reason); 3] = [
+    type Forbid = (fn(&mut Stage), Reason);
+    let forbid: [Forbid; 3] = [
         (
             |stage| stage.snapshot.sites.get_mut("cupertino").unwrap().trust = Trust::None,
             Reason::TrustTooLow,

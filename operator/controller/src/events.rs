@@ -133,7 +133,7 @@ mod tests {
     use pomarium_kernel::names::{GroupName, ServerName};
 
     use super::*;
-    use crate::fixture::world;
+    use crate::fixture::{empty_client, hub, world};
 
     fn decision(server: &str, message: &str) -> Decision {
         Decision {
@@ -157,18 +157,7 @@ mod tests {
     #[tokio::test]
     async fn a_decision_is_published_once_while_it_stands() {
         let world = world();
-        let client = kube::Client::new(
-            tower::service_fn(|_: http::Request<kube::client::Body>| async {
-                Ok::<_, std::convert::Infallible>(http::Response::new(kube::client::Body::empty()))
-            }),
-            "default",
-        );
-        let hub = Hub {
-            read: client.clone(),
-            write: client,
-            namespace: "pomarium-system".to_owned(),
-            uid: "hub".to_owned(),
-        };
+        let hub = hub(&empty_client());
         let mut events = Events::new(&hub, "one".to_owned());
         let mut published = |decisions: &[Decision]| events.news(&plan(decisions), &world).len();
 

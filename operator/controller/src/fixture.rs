@@ -4,9 +4,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
-use kube::ResourceExt;
+use kube::client::Body;
+use kube::{Client, Config, ResourceExt};
 use pomarium_api::labels;
 use pomarium_kernel::names::{GroupName, PoolId, ServerName, SiteName};
 use pomarium_kernel::snapshot::{Arrivals, Contact, Demand, Load, Measured, Snapshot};
@@ -16,7 +18,11 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::build::Context;
+use crate::client::Gate;
+use crate::clock::Clock;
 use crate::effect::{Effect, Object};
+use crate::latest::Trigger;
+use crate::member::{Hub, Members, Surroundings};
 use crate::observe::observe;
 use crate::world::{
     Measurement, NodeSeen, ObjectKey, PodSeen, ProviderAnswer, ProviderServer, ProviderState, Readiness, SiteSeen,
@@ -25,6 +31,38 @@ use crate::world::{
 
 /// When everything happens.
 pub(crate) const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
+
+/// A hub behind `client`.
+pub(crate) fn hub(client: &Client) -> Hub {
+    Hub {
+        read: client.clone(),
+        write: client.clone(),
+        namespace: "pomarium-system".to_owned(),
+        uid: "hub".to_owned(),
+    }
+}
+
+/// Member clusters of which none answers.
+pub(crate) fn no_members(hub: Hub) -> Members {
+    Members::new(Surroundings {
+        hub,
+        hub_config: Config::new("http://127.0.0.1:1".parse().unwrap()),
+        clock: Clock::real(),
+        gate: Gate::open(),
+        write_timeout: Duration::from_secs(1),
+        trigger: Trigger::default(),
+        allow_loopback: true,
+    })
+}
+
+/// A client that knows of nothing.
+pub(crate) fn empty_client() -> Client {
+    let nothing = tower::service_fn(|_: http::Request<Body>| async {
+        let answer = http::Response::builder().status(404).body(Body::empty());
+        Ok::<_, std::convert::Infallible>(answer.unwrap())
+    });
+    Client::new(nothing, "default")
+}
 
 /// The one pool.
 pub(crate) fn chat() -> PoolId {

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::clock::Clock;
 use crate::effect::{Farewell, NodeRef, PodRef, ServerDrain};
-use crate::fixture::{NOW, chat};
+use crate::fixture::{NOW, chat, hub, no_members};
 use crate::latest::Trigger;
 use crate::provider::Providers;
 use crate::world::ObjectKey;
@@ -130,7 +130,7 @@ fn pod(edit: impl FnOnce(&mut Value)) -> Value {
 }
 
 async fn delete(server: &Server, says: Load, farewell: Farewell) -> Outcome {
-    let result = super::pod::delete(&member(server), &Says(says), &pod_ref(), farewell).await;
+    let result = pod::delete(&member(server), &Says(says), &pod_ref(), farewell).await;
     result.unwrap_or_else(|outcome| outcome)
 }
 
@@ -232,7 +232,7 @@ async fn the_lifecycle_can_never_create_a_pod_and_owns_nothing_else() {
         deadline: NOW,
     };
     let server = Server::default();
-    super::pod::set_lifecycle(&member(&server), &pod_ref(), false, Some(drain))
+    pod::set_lifecycle(&member(&server), &pod_ref(), false, Some(drain))
         .await
         .unwrap();
     let writes = server.writes();
@@ -256,7 +256,7 @@ async fn a_serving_label_that_somebody_else_owns_is_taken_off_all_the_same() {
     server
         .answer("PATCH", POD, 200, still)
         .answer("PATCH", POD, 200, pod(|_| {}));
-    super::pod::set_lifecycle(&member(&server), &pod_ref(), false, None)
+    pod::set_lifecycle(&member(&server), &pod_ref(), false, None)
         .await
         .unwrap();
     let writes = server.writes();
@@ -285,7 +285,7 @@ async fn a_mark_leaves_other_people_s_taints_alone_and_is_written_once() {
     };
     let server = Server::default();
     server.answer("GET", NODE, 200, node(&json!([theirs]), &json!({})));
-    let outcome = super::node::mark(&member(&server), &reference, drain).await;
+    let outcome = node::mark(&member(&server), &reference, drain).await;
     assert_eq!(outcome, Ok(Outcome::Done));
     let (_, _, body) = &server.writes()[0];
     assert_eq!(body["spec"]["taints"], json!([theirs, ours]));
@@ -293,10 +293,12 @@ async fn a_mark_leaves_other_people_s_taints_alone_and_is_written_once() {
 
     let server = Server::default();
     let marked = node(&json!([theirs, ours]), &json!({labels::SERVER_DRAIN: "{}"}));
-    server.answer("GET", NODE, 200, marked);
-    let outcome = super::node::mark(&member(&server), &reference, drain).await;
+    server
+        .answer("GET", NODE, 200, marked)
+        .answer("PATCH", NODE, 200, node(&json!([theirs]), &json!({})));
+    let outcome = node::mark(&member(&server), &reference, drain).await;
     assert_eq!((outcome, server.writes().len()), (Ok(Outcome::Unchanged), 0));
-    super::node::unmark(&member(&server), &reference).await.unwrap();
+    node::unmark(&member(&server), &reference).await.unwrap();
     let (_, _, body) = &server.writes()[0];
     assert_eq!(body["spec"]["taints"], json!([theirs]));
     assert_eq!(body["metadata"]["annotations"], json!({labels::SERVER_DRAIN: null}));
@@ -304,13 +306,9 @@ async fn a_mark_leaves_other_people_s_taints_alone_and_is_written_once() {
 
 // ---------------------------------------------------------------------------------------------------------------- lanes
 
-fn hands(server: &Server, members: Members) -> Hands {
-    let hub = Hub {
-        read: server.client(),
-        write: server.client(),
-        namespace: "pomarium-system".to_owned(),
-        uid: "hub".to_owned(),
-    };
+fn hands(server: &Server) -> Hands {
+    let hub = hub(&server.client());
+    let members = no_members(hub.clone());
     let clock = Clock::compressed(Timestamp::as_millis(NOW), 1.0);
     let providers = Providers::new(hub.clone(), members.clone(), None, clock);
     Hands {
@@ -332,7 +330,7 @@ async fn a_finalizer_is_added_once_and_to_the_object_that_was_read() {
         let server = Server::default();
         server.answer("GET", path, 200, seen(before.clone()));
         server.answer("PATCH", path, 200, seen(before));
-        let mut applier = Applier::new(hands(&server, Members::default()));
+        let mut applier = Applier::new(hands(&server));
         let applied = applier
             .apply(vec![Effect::AddFinalizer(crate::effect::Object::Pool(chat()))])
             .await;
@@ -347,7 +345,7 @@ async fn a_finalizer_is_added_once_and_to_the_object_that_was_read() {
 #[tokio::test]
 async fn a_site_that_does_not_answer_costs_its_own_effects_and_no_others() {
     let server = Server::default();
-    let mut applier = Applier::new(hands(&server, Members::default()));
+    let mut applier = Applier::new(hands(&server));
     let mark = |name: &str| Effect::UnmarkServer {
         site: "gone".into(),
         node: NodeRef {

@@ -16,6 +16,7 @@ use tokio::net::TcpListener;
 
 use super::target::Address;
 use super::*;
+use crate::fixture::{empty_client, hub, no_members};
 
 /// An HTTP server that counts its answers and gives the same text each time, with `{n}` replaced by the count.
 async fn server(text: &'static str) -> u16 {
@@ -101,7 +102,8 @@ fn meter(gateway: Option<u16>) -> Meter {
     };
     // Fast enough that two rounds are far enough apart for a rate.
     let clock = Clock::compressed(0, 1_000.0);
-    Meter::new(sources, Members::default(), clock, Trigger::default())
+    let members = no_members(hub(&empty_client()));
+    Meter::new(sources, members, clock, Trigger::default())
 }
 
 async fn rounds(meter: &Meter, targets: &Targets, rounds: usize) -> Arc<Measurement> {

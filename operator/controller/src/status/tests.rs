@@ -13,8 +13,7 @@ use pomarium_kernel::units::{Fraction, Rate};
 
 use super::*;
 use crate::effect::PodRef;
-use crate::fixture::{NOW, chat, snapshot, world};
-use crate::member::Hub;
+use crate::fixture::{NOW, chat, hub, snapshot, world};
 use crate::world::{Measurement, ObjectKey};
 
 fn clock(secs: i64) -> Time {
@@ -190,12 +189,7 @@ async fn nothing_is_written_when_nothing_changed_even_before_the_watch_shows_it(
         }
     });
     let client = Client::new(service, "default");
-    let hub = Hub {
-        read: client.clone(),
-        write: client,
-        namespace: String::new(),
-        uid: String::new(),
-    };
+    let hub = hub(&client);
     let world = world();
     let statuses = said(&world, &Done::default(), 1);
     let mut writer = StatusWriter::default();

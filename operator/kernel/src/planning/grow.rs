@@ -225,8 +225,8 @@ fn shortage(message: &str, model: &Model, unavailable: &BTreeMap<GroupName, Prob
         .iter()
         .min_by_key(|(group, problem)| (full(problem), model.place(group), *group));
     match first {
-        Some((_, problem)) => Problem::new(problem.reason, format!("{message}; {}", problem.message)),
-        None => Problem::new(
+        Some((_, problem)) if !full(problem) => Problem::new(problem.reason, format!("{message}; {}", problem.message)),
+        _ => Problem::new(
             Reason::CapacityExhausted,
             format!("{message}; no permitted group has another server"),
         ),

@@ -27,12 +27,15 @@ use crate::world::ObjectKey;
 /// One request: verb, path with query, and body.
 type Asked = (String, String, Value);
 
+/// Codes and bodies.
+type Answers = VecDeque<(u16, Value)>;
+
 /// What the API server has been asked, and how it answers.
 #[derive(Clone, Default)]
 struct Server {
     asked: Arc<Mutex<Vec<Asked>>>,
     /// Answers by verb and path without query, used up in order; the last one stays.
-    answers: Arc<Mutex<BTreeMap<(String, String), VecDeque<(u16, Value)>>>>,
+    answers: Arc<Mutex<BTreeMap<(String, String), Answers>>>,
 }
 
 impl Server {
@@ -330,8 +333,8 @@ async fn a_finalizer_is_added_once_and_to_the_object_that_was_read() {
         let server = Server::default();
         server.answer("GET", path, 200, seen(before.clone()));
         server.answer("PATCH", path, 200, seen(before));
-        let mut applier = Applier::new(hands(&server));
-        let applied = applier
+        let mut lanes = Applier::new(hands(&server));
+        let applied = lanes
             .apply(vec![Effect::AddFinalizer(crate::effect::Object::Pool(chat()))])
             .await;
         assert_eq!(server.writes().len(), writes, "{applied:?}");
@@ -345,7 +348,7 @@ async fn a_finalizer_is_added_once_and_to_the_object_that_was_read() {
 #[tokio::test]
 async fn a_site_that_does_not_answer_costs_its_own_effects_and_no_others() {
     let server = Server::default();
-    let mut applier = Applier::new(hands(&server));
+    let mut lanes = Applier::new(hands(&server));
     let mark = |name: &str| Effect::UnmarkServer {
         site: "gone".into(),
         node: NodeRef {
@@ -354,7 +357,7 @@ async fn a_site_that_does_not_answer_costs_its_own_effects_and_no_others() {
         },
     };
     let finalizer = Effect::AddFinalizer(crate::effect::Object::Group("hosted".into()));
-    let applied = applier.apply(vec![mark("a"), mark("b"), finalizer]).await;
+    let applied = lanes.apply(vec![mark("a"), mark("b"), finalizer]).await;
     let outcomes: Vec<_> = applied
         .iter()
         .map(|applied| (applied.effect.name(), applied.outcome.name()))
@@ -367,5 +370,5 @@ async fn a_site_that_does_not_answer_costs_its_own_effects_and_no_others() {
         ("UnmarkServer", "not_reached"),
     ];
     assert_eq!(sorted, expected);
-    assert!(!applier.is_busy());
+    assert!(!lanes.is_busy());
 }

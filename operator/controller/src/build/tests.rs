@@ -87,8 +87,9 @@ fn the_budget_is_made_once_per_site() {
         ["ApplyBudget", "ApplyPod", "ApplyPod"]
     );
     let mut world = world;
-    let first = built(&world, &[start("owned-0")]);
-    first.iter().for_each(|effect| play(&mut world, effect));
+    for effect in built(&world, &[start("owned-0")]) {
+        play(&mut world, &effect);
+    }
     assert_eq!(names(&built(&world, &[start("owned-1")])), ["ApplyPod"]);
 }
 
@@ -335,7 +336,9 @@ fn settle(world: &mut World) -> usize {
         if effects.is_empty() {
             return passes;
         }
-        effects.iter().for_each(|effect| play(world, effect));
+        for effect in &effects {
+            play(world, effect);
+        }
     }
     panic!("it does not settle: {:?}", names(&pass(world, NOW)));
 }
@@ -362,7 +365,9 @@ fn a_crash_after_any_effect_leads_to_the_same_world() {
             for number in 0..=cut_pass {
                 let effects = pass(&world, NOW);
                 let done = if number == cut_pass { cut_after } else { effects.len() };
-                effects.iter().take(done).for_each(|effect| play(&mut world, effect));
+                for effect in effects.iter().take(done) {
+                    play(&mut world, effect);
+                }
             }
             settle(&mut world);
             assert_eq!(

@@ -116,6 +116,9 @@ async fn rounds(meter: &Meter, targets: &Targets, rounds: usize) -> Arc<Measurem
     Arc::clone(&meter.answers()[&pool()])
 }
 
+/// A kilobyte of comments.
+const LINES: &[u8] = &[b'#'; 1024];
+
 const GATEWAY: &str = "garbage }{\nllm_d_epp_request_total{model_name=\"llama\",namespace=\"assistants\",pool=\"chat\"} {n}\n\
     llm_d_epp_request_total{model_name=\"other\"} 9999999\n\
     llm_d_epp_request_ttft_seconds_bucket{model_name=\"llama\",le=\"0.5\"} {n}\n\
@@ -184,7 +187,7 @@ async fn engines_tell_their_load_and_their_pool_s_demand() {
 #[tokio::test]
 async fn one_bad_engine_harms_only_itself_and_makes_demand_unknown() {
     let good = server(VLLM).await;
-    let huge = raw_server(b"HTTP/1.1 200 OK\r\n\r\n", &[b'#'; 1 << 20], Duration::ZERO).await;
+    let huge = raw_server(b"HTTP/1.1 200 OK\r\n\r\n", LINES, Duration::ZERO).await;
     let slow = raw_server(
         b"HTTP/1.1 200 OK\r\n\r\nvllm:num_requests_running 0\nvllm:num_requests_waiting 0\n",
         b"#",

@@ -4,6 +4,8 @@
 // controller manager and a scheduler, but no container runtime. Linking them
 // into one binary shares most of their code and needs one build only. The
 // first argument (or the name that the binary is called by) says which one to be.
+//
+// It also is the watchdog of whoever starts those processes, see watchdog.go.
 package main
 
 import (
@@ -31,6 +33,7 @@ var programs = map[string]func() int{
 	"kube-scheduler":          func() int { return cli.Run(scheduler.NewSchedulerCommand()) },
 	"kubectl":                 func() int { return cli.Run(kubectl.NewDefaultKubectlCommand()) },
 	"helm":                    runHelm,
+	"watchdog":                func() int { return watchdog(os.Stdin, killGroup, os.RemoveAll) },
 }
 
 func runHelm() int {

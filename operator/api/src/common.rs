@@ -43,5 +43,6 @@ pub struct Machine {
     /// GPU cores. Example: 76.
     pub gpu_cores: i32,
     /// Unified memory in GiB. Example: 192.
+    #[serde(rename = "memoryGiB")]
     pub memory_gib: i32,
 }

@@ -1,12 +1,12 @@
 //! `ServerGroup`: a scalable set of identical machines at one site.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use kube::core::Duration;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::common::{Machine, Mode, ObjectRef, Selector};
+use crate::duration::Duration;
 
 /// Desired state of a group.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]

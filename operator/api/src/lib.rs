@@ -9,6 +9,8 @@
 //! | [`site`] | `ServerSite`: a member cluster |
 //! | [`plan`] | `ServerPlan`: what is about to be done, and why |
 //! | [`common`] | types that several kinds share |
+//! | [`duration`] | spans of time, as Kubernetes writes them |
+//! | [`crds`] | the definitions of all kinds |
 //! | [`labels`] | labels, annotations and taints on Nodes and Pods |
 //! | [`validate`] | from API objects to kernel types: after it, no code looks at an API object to decide anything |
 
@@ -16,8 +18,11 @@
 #![allow(unreachable_pub)]
 
 pub mod common;
+pub mod crds;
+pub mod duration;
 pub mod group;
 pub mod labels;
 pub mod plan;
 pub mod pool;
 pub mod site;
+pub mod validate;

@@ -1,12 +1,12 @@
 //! `ServerPool`: one model served under objectives, a budget and placement rules.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use kube::core::Duration;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::common::{Mode, Selector};
+use crate::duration::Duration;
 use crate::site::Trust;
 
 /// Desired state of a pool.
@@ -94,6 +94,7 @@ pub struct Model {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub active_parameters_billions: Option<String>,
     /// Size of the weights in GiB, as a decimal. Example: `"4.9"`.
+    #[serde(rename = "weightsGiB")]
     pub weights_gib: String,
     /// Longest context of one request, in tokens. Example: 16384.
     pub context_tokens: i32,
@@ -115,6 +116,13 @@ pub struct Engine {
     /// Port of its HTTP API. Default: 8080.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<i32>,
+}
+
+impl Engine {
+    /// Port of its HTTP API, or the default.
+    pub fn port(&self) -> i32 {
+        self.port.unwrap_or(8080)
+    }
 }
 
 /// The model servers that Pomarium knows.
@@ -376,7 +384,7 @@ pub struct PerformanceMachine {
     /// Example: 76.
     pub gpu_cores: i32,
     /// Default: any.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, rename = "memoryGiB", skip_serializing_if = "Option::is_none")]
     pub memory_gib: Option<i32>,
 }
 

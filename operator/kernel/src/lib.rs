@@ -17,8 +17,10 @@
 //! | [`planning`] | from a snapshot to a plan |
 //! | [`plan`] | what a pass wants done, with the reason for each thing |
 //! | [`lifecycle`] | the states of servers and replicas, and the steps of a drain |
+//! | [`calendar`] | recurring windows of wall-clock time |
 //! | [`reason`] | the closed list of reasons |
 
+pub mod calendar;
 pub mod engine;
 pub mod lifecycle;
 pub mod names;

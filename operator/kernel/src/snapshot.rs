@@ -492,7 +492,7 @@ pub struct MeasuredPerformance {
     pub gpu_cores: u32,
     /// Memory in GiB, if the figures are for one size only.
     pub memory_gib: Option<u32>,
-    /// See [`crate::performance::StepTimes`]. Absent figures come from the catalogue.
+    /// See [`crate::engine::StepTimes`]. Absent figures come from the catalogue.
     pub alpha_ms: Option<f64>,
     /// Likewise.
     pub beta_ms: Option<f64>,

@@ -51,6 +51,7 @@ impl Money {
     }
 
     /// What `self` per hour comes to over `span`.
+    #[must_use]
     pub fn for_span(self, span: Span) -> Self {
         Self::from_f64(self.as_f64() * span.as_hours_f64())
     }

@@ -1,0 +1,71 @@
+//! What Pomarium remembers between passes, to and from the status.
+//!
+//! A time that cannot be read is forgotten: the memory only shortens waiting, and is written anew by the next pass.
+
+use pomarium_kernel::snapshot::{GroupMemory, PoolMemory};
+use pomarium_kernel::time::Timestamp;
+
+use crate::{group, pool};
+
+fn read(time: Option<&String>) -> Option<Timestamp> {
+    time.and_then(|text| Timestamp::parse(text))
+}
+
+fn write(time: Option<Timestamp>) -> Option<String> {
+    time.map(|time| time.to_string())
+}
+
+impl From<&group::GroupMemory> for GroupMemory {
+    fn from(status: &group::GroupMemory) -> Self {
+        Self {
+            last_requested_at: read(status.last_requested_at.as_ref()),
+            last_released_at: read(status.last_released_at.as_ref()),
+        }
+    }
+}
+
+impl group::GroupMemory {
+    /// What the next pass will read.
+    pub fn new(memory: &GroupMemory, out_of_stock_since: Option<Timestamp>) -> Self {
+        let GroupMemory {
+            last_requested_at,
+            last_released_at,
+        } = *memory;
+        Self {
+            last_requested_at: write(last_requested_at),
+            last_released_at: write(last_released_at),
+            out_of_stock_since: write(out_of_stock_since),
+        }
+    }
+}
+
+impl From<&pool::PoolMemory> for PoolMemory {
+    fn from(status: &pool::PoolMemory) -> Self {
+        Self {
+            last_added: read(status.last_added.as_ref()),
+            last_removed: read(status.last_removed.as_ref()),
+            surplus_since: read(status.surplus_since.as_ref()),
+            missing_objective_since: read(status.missing_objective_since.as_ref()),
+            target: status.target.and_then(|target| target.try_into().ok()),
+        }
+    }
+}
+
+impl From<&PoolMemory> for pool::PoolMemory {
+    fn from(memory: &PoolMemory) -> Self {
+        let PoolMemory {
+            last_added,
+            last_removed,
+            surplus_since,
+            missing_objective_since,
+            target,
+        } = *memory;
+        Self {
+            last_added: write(last_added),
+            last_removed: write(last_removed),
+            surplus_since: write(surplus_since),
+            missing_objective_since: write(missing_objective_since),
+            target: target.and_then(|target| target.try_into().ok()),
+        }
+    }
+}

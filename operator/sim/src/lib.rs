@@ -6,4 +6,11 @@
 //! |---|---|
 //! | [`trace`] | request traces: who arrives when, with how many tokens |
 
+pub mod machines;
+pub mod schedule;
+pub mod score;
+mod scrape;
 pub mod trace;
+pub mod world;
+
+pub use scrape::{Scrapes, Window};

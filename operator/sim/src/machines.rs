@@ -34,6 +34,16 @@ pub struct GroupModel {
     pub always_on: bool,
 }
 
+impl GroupModel {
+    /// Whether a machine of this name belongs to the group.
+    pub fn owns(&self, machine: &str) -> bool {
+        machine.strip_prefix(&self.name).is_some_and(|rest| {
+            rest.strip_prefix('-')
+                .is_some_and(|ordinal| !ordinal.is_empty() && ordinal.bytes().all(|byte| byte.is_ascii_digit()))
+        })
+    }
+}
+
 /// Where a machine is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
@@ -68,7 +78,7 @@ pub struct Machine {
     pub phase: Phase,
     /// Paid from here, in ms.
     pub leased_ms: i64,
-    /// Its engine; the nanosecond 0 is the millisecond [`Machine::ENGINE_ORIGIN_MS`].
+    /// Its engine; its clock counts from the simulation's start.
     engine: SkippingEngine,
     /// Requests that were sent here and have not ended.
     pub(crate) requests: u32,

@@ -64,7 +64,11 @@ struct Share {
 
 impl Share {
     fn get(self) -> f64 {
-        if self.total == 0 { 1.0 } else { self.within as f64 / self.total as f64 }
+        if self.total == 0 {
+            1.0
+        } else {
+            self.within as f64 / self.total as f64
+        }
     }
 }
 
@@ -80,7 +84,13 @@ pub(crate) struct Scorer {
 
 impl Scorer {
     pub(crate) fn new(objective: Objective) -> Self {
-        Self { objective, all: Share::default(), hours: Vec::new(), windows: Vec::new(), histogram: Vec::new() }
+        Self {
+            objective,
+            all: Share::default(),
+            hours: Vec::new(),
+            windows: Vec::new(),
+            histogram: Vec::new(),
+        }
     }
 
     pub(crate) fn answered(&mut self, request: &Answered) {
@@ -89,7 +99,10 @@ impl Scorer {
             Metric::InterTokenLatency => request.itl_ms,
         };
         if let Some(value_ms) = value {
-            self.count(request.arrival_ms, value_ms <= self.objective.threshold.as_millis() as f64);
+            self.count(
+                request.arrival_ms,
+                value_ms <= self.objective.threshold.as_millis() as f64,
+            );
             let bucket = bucket(value_ms);
             if self.histogram.len() <= bucket {
                 self.histogram.resize(bucket + 1, 0);
@@ -141,10 +154,18 @@ impl Scorer {
 }
 
 fn worst(shares: &[Share]) -> Option<f64> {
-    shares.iter().filter(|share| share.total >= LEAST_REQUESTS).map(|share| share.get()).reduce(f64::min)
+    shares
+        .iter()
+        .filter(|share| share.total >= LEAST_REQUESTS)
+        .map(|share| share.get())
+        .reduce(f64::min)
 }
 
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "not negative, and a logarithm is small")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "not negative, and a logarithm is small"
+)]
 fn bucket(value_ms: f64) -> usize {
     (value_ms.max(1.0).ln() / BUCKET_GROWTH.ln()) as usize
 }

@@ -97,7 +97,10 @@ impl Scrapes {
     }
 
     pub(crate) fn scrape(&mut self, at_ms: i64) {
-        self.samples.push_back(Sample { at_ms, counters: self.now });
+        self.samples.push_back(Sample {
+            at_ms,
+            counters: self.now,
+        });
         if self.samples.len() > KEPT {
             self.samples.pop_front();
         }

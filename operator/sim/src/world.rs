@@ -86,13 +86,19 @@ pub struct View<'a> {
 impl View<'_> {
     /// Machines of a group that are paid for.
     pub fn held(&self, group: usize) -> usize {
-        self.machines.iter().filter(|machine| machine.group == group && machine.phase != Phase::Released).count()
+        self.machines
+            .iter()
+            .filter(|machine| machine.group == group && machine.phase != Phase::Released)
+            .count()
     }
 
     /// Machines of a group that could still be leased now.
     pub fn free(&self, group: usize) -> usize {
-        let recycling =
-            self.recycling.names().filter(|(name, _)| self.groups[group].owns(name)).count();
+        let recycling = self
+            .recycling
+            .names()
+            .filter(|(name, _)| self.groups[group].owns(name))
+            .count();
         (self.groups[group].max as usize).saturating_sub(self.held(group) + recycling)
     }
 }
@@ -191,7 +197,9 @@ impl<'a> World<'a> {
             for ordinal in 0..model.max {
                 let name = format!("{}-{ordinal}", model.name);
                 world.record(scenario.start_ms, &name, group, ScheduleEvent::Lease);
-                world.machines.push(Machine::new(name, group, model.times, Phase::Idle, scenario.start_ms));
+                world
+                    .machines
+                    .push(Machine::new(name, group, model.times, Phase::Idle, scenario.start_ms));
             }
         }
         world
@@ -289,7 +297,10 @@ impl<'a> World<'a> {
         self.scrapes.answered(&answered);
         if let Some(scored_ms) = self.scored(request.arrival_ms) {
             self.requests.completed += 1;
-            let answered = Answered { arrival_ms: scored_ms, ..answered };
+            let answered = Answered {
+                arrival_ms: scored_ms,
+                ..answered
+            };
             for scorer in &mut self.scorers {
                 scorer.answered(&answered);
             }
@@ -355,7 +366,11 @@ impl<'a> World<'a> {
 
     /// Sends a request to the serving machine with the least outstanding work, or lets it wait.
     fn route(&mut self, id: RequestId, now_ms: i64) {
-        let chosen = self.serving.iter().copied().min_by_key(|&machine| (self.machines[machine].outstanding_ns, machine));
+        let chosen = self
+            .serving
+            .iter()
+            .copied()
+            .min_by_key(|&machine| (self.machines[machine].outstanding_ns, machine));
         let Some(machine) = chosen else {
             self.queue.push_back(id);
             return;
@@ -429,7 +444,8 @@ impl<'a> World<'a> {
             Command::Serve { machine } if self.machines[machine].phase == Phase::Idle => {
                 let loaded_ms = now_ms + ms(self.scenario.groups[self.machines[machine].group].load_ms);
                 self.machines[machine].phase = Phase::Loading { loaded_ms };
-                self.due.push(Reverse((self.to_ns(loaded_ms), Due::Advance { machine })));
+                self.due
+                    .push(Reverse((self.to_ns(loaded_ms), Due::Advance { machine })));
                 self.moves += 1;
                 true
             }
@@ -452,14 +468,24 @@ impl<'a> World<'a> {
     fn lease(&mut self, group: usize, now_ms: i64) -> bool {
         let model = &self.scenario.groups[group];
         let taken = |name: &str| {
-            self.machines.iter().any(|machine| machine.phase != Phase::Released && machine.name == name)
+            self.machines
+                .iter()
+                .any(|machine| machine.phase != Phase::Released && machine.name == name)
                 || self.recycling.names().any(|(recycling, _)| recycling == name)
         };
-        let name = (0..model.max).map(|ordinal| format!("{}-{ordinal}", model.name)).find(|name| !taken(name));
+        let name = (0..model.max)
+            .map(|ordinal| format!("{}-{ordinal}", model.name))
+            .find(|name| !taken(name));
         let Some(name) = name else { return false };
         let ready_ms = now_ms + ms(model.lead_ms);
         self.record(now_ms, &name, group, ScheduleEvent::Lease);
-        self.machines.push(Machine::new(name, group, model.times, Phase::Booting { ready_ms }, now_ms));
+        self.machines.push(Machine::new(
+            name,
+            group,
+            model.times,
+            Phase::Booting { ready_ms },
+            now_ms,
+        ));
         let machine = self.machines.len() - 1;
         self.due.push(Reverse((self.to_ns(ready_ms), Due::Advance { machine })));
         true
@@ -526,7 +552,12 @@ impl<'a> World<'a> {
     }
 
     fn close(mut self, end_ms: i64) -> Outcome {
-        let waiting: Vec<_> = self.slab.iter().enumerate().map(|(index, request)| (index, request.arrival_ms)).collect();
+        let waiting: Vec<_> = self
+            .slab
+            .iter()
+            .enumerate()
+            .map(|(index, request)| (index, request.arrival_ms))
+            .collect();
         for (index, arrival_ms) in waiting {
             if !self.free.contains(&index) {
                 self.miss(arrival_ms);
@@ -570,7 +601,11 @@ fn work_ns(times: &pomarium_kernel::engine::StepTimes, prompt: u32, mean_output:
     times.delta_ns * u64::from(prompt) + round(per_token as f64 * mean_output)
 }
 
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "`as` saturates; the value is not negative")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "`as` saturates; the value is not negative"
+)]
 fn round(value: f64) -> u64 {
     value.round() as u64
 }

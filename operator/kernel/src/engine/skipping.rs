@@ -62,6 +62,10 @@ impl Run {
     fn end_ns(self) -> u64 {
         self.start_ns + self.step_ns * u64::from(self.steps)
     }
+
+    fn booked_until_ns(self) -> u64 {
+        self.start_ns + self.step_ns * u64::from(self.booked)
+    }
 }
 
 /// One server's engine, advanced from change to change.
@@ -115,9 +119,16 @@ impl SkippingEngine {
     /// Puts a request at the end of the queue at `at_ns`, up to which the engine has been advanced.
     /// `output` counts at least one token, and so does `prompt`.
     pub fn submit(&mut self, at_ns: u64, request: RequestId, prompt: u32, output: u32) -> Result<(), TooLong> {
-        let waiting = Waiting { request, prompt: prompt.max(1), output: output.max(1) };
+        let waiting = Waiting {
+            request,
+            prompt: prompt.max(1),
+            output: output.max(1),
+        };
         if waiting.context() > self.times.kv_tokens {
-            return Err(TooLong { context: waiting.context(), kv_tokens: self.times.kv_tokens });
+            return Err(TooLong {
+                context: waiting.context(),
+                kv_tokens: self.times.kv_tokens,
+            });
         }
         if self.running.is_empty() && self.waiting.is_empty() {
             self.boundary_ns = self.boundary_ns.max(at_ns);
@@ -127,7 +138,11 @@ impl SkippingEngine {
         // Only the head can be admitted; whoever queues behind another changes nothing.
         if self.waiting.len() == 1 && self.admits(waiting) {
             match &mut self.run {
-                Some(run) if run.booked == 0 && run.start_ns == at_ns => self.run = None,
+                // An iteration would begin right now: it begins with this one.
+                Some(run) if run.booked_until_ns() == at_ns => {
+                    self.boundary_ns = at_ns;
+                    self.run = None;
+                }
                 Some(run) => run.steps = run.steps.min(run.booked + 1),
                 None => {}
             }
@@ -144,7 +159,7 @@ impl SkippingEngine {
                 return;
             }
             let Some(run) = self.run else { return };
-            let ended = to_ns.saturating_sub(run.start_ns) / run.step_ns.max(1);
+            let ended = to_ns.saturating_sub(run.start_ns) / run.step_ns;
             if ended < u64::from(run.steps) {
                 let ended = u32::try_from(ended).unwrap_or(run.steps);
                 self.book(ended - run.booked, finished);
@@ -221,9 +236,13 @@ impl SkippingEngine {
             }
         }
         let prefilled = u64::from(self.times.prefill_chunk - prefill_left);
-        let step_ns =
-            self.times.alpha_ns + self.times.beta_ns * decoding + self.times.delta_ns * prefilled;
-        self.run = Some(Run { start_ns: self.boundary_ns, step_ns, steps, booked: 0 });
+        let step_ns = self.times.iteration_ns(decoding, prefilled).max(1);
+        self.run = Some(Run {
+            start_ns: self.boundary_ns,
+            step_ns,
+            steps,
+            booked: 0,
+        });
         true
     }
 
@@ -235,7 +254,7 @@ impl SkippingEngine {
         }
         run.booked += steps;
         self.busy_ns += run.step_ns * u64::from(steps);
-        let now_ns = run.start_ns + run.step_ns * u64::from(run.booked);
+        let now_ns = run.booked_until_ns();
         let mut prefill_left = u64::from(self.times.prefill_chunk) * u64::from(steps);
         let mut ended = false;
         for sequence in &mut self.running {
@@ -267,6 +286,112 @@ impl SkippingEngine {
                 }
                 !ends
             });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::engine::Engine;
+
+    #[derive(Clone, Copy, Debug)]
+    struct Request {
+        at_ns: u64,
+        prompt: u32,
+        output: u32,
+    }
+
+    /// Steps through every iteration.
+    fn stepping(times: StepTimes, requests: &[Request]) -> Vec<Finished> {
+        let mut engine = Engine::new(times);
+        let mut first = vec![0; requests.len()];
+        let mut finished = Vec::new();
+        let mut arrivals = requests.iter().enumerate().peekable();
+        let mut now_ns = 0;
+        loop {
+            while let Some((id, request)) = arrivals.next_if(|(_, request)| request.at_ns <= now_ns) {
+                engine.submit(id as u64, request.prompt, request.output).unwrap();
+            }
+            let Some(step) = engine.step() else {
+                match arrivals.peek() {
+                    Some((_, next)) => now_ns = next.at_ns,
+                    None => return finished,
+                }
+                continue;
+            };
+            now_ns += step.duration_ns;
+            for token in step.tokens {
+                let index = usize::try_from(token.request).unwrap();
+                if token.first {
+                    first[index] = now_ns;
+                }
+                if token.last {
+                    finished.push(Finished {
+                        request: token.request,
+                        first_token_ns: first[index],
+                        last_token_ns: now_ns,
+                        output: requests[index].output,
+                    });
+                }
+            }
+        }
+    }
+
+    /// Skips from change to change, and looks in between at the arrivals and at `looks`.
+    fn skipping(times: StepTimes, requests: &[Request], looks: &[u64]) -> Vec<Finished> {
+        let mut engine = SkippingEngine::new(times);
+        let mut finished = Vec::new();
+        let mut events: Vec<(u64, Option<usize>)> = looks.iter().map(|&at_ns| (at_ns, None)).collect();
+        events.extend(
+            requests
+                .iter()
+                .enumerate()
+                .map(|(id, request)| (request.at_ns, Some(id))),
+        );
+        events.sort_by_key(|&(at_ns, id)| (at_ns, id.is_none(), id));
+        for (at_ns, id) in events {
+            engine.advance(at_ns, &mut finished);
+            match id {
+                Some(id) => engine
+                    .submit(at_ns, id as u64, requests[id].prompt, requests[id].output)
+                    .unwrap(),
+                None => drop(engine.next_change_ns()),
+            }
+        }
+        while let Some(at_ns) = engine.next_change_ns() {
+            engine.advance(at_ns, &mut finished);
+        }
+        assert_eq!(engine.kv_reserved, 0);
+        finished
+    }
+
+    fn requests() -> impl Strategy<Value = Vec<Request>> {
+        let request =
+            (0_u64..3_000, 1_u32..90, 1_u32..60).prop_map(|(at_ns, prompt, output)| Request { at_ns, prompt, output });
+        prop::collection::vec(request, 1..40).prop_map(|mut requests| {
+            requests.sort_by_key(|request| request.at_ns);
+            requests
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(400))]
+
+        #[test]
+        fn skipping_gives_exactly_what_stepping_gives(
+            requests in requests(),
+            looks in prop::collection::vec(0_u64..6_000, 0..40),
+            alpha_ns in 0_u64..20, beta_ns in 0_u64..5, delta_ns in 0_u64..3,
+            max_batch in 1_u32..6, prefill_chunk in 1_u32..40, kv_tokens in 160_u64..600,
+        ) {
+            let times = StepTimes { alpha_ns: alpha_ns + 1, beta_ns, delta_ns, kv_tokens, max_batch, prefill_chunk };
+            let (skipped, stepped) = (skipping(times, &requests, &looks), stepping(times, &requests));
+            prop_assert_eq!(skipped, stepped);
         }
     }
 }

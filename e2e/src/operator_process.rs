@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use tokio::sync::OnceCell;
 
-use crate::cluster::{self, Process, show_progress};
+use crate::chart;
+use crate::cluster::{self, ControlPlane, Process, show_progress};
 use crate::wait::{TimedOut, eventually};
 
 /// Longest wait for an answer of the operator's own endpoints.
@@ -67,11 +68,11 @@ pub struct OperatorConfig {
 }
 
 impl OperatorConfig {
-    /// With a kubeconfig, in the namespace `pomarium-system`.
+    /// With a kubeconfig, in the chart's namespace.
     pub fn new(kubeconfig: impl Into<String>) -> Self {
         Self {
             kubeconfig: kubeconfig.into(),
-            namespace: "pomarium-system".to_owned(),
+            namespace: chart::NAMESPACE.to_owned(),
             extra_args: Vec::new(),
             env: Vec::new(),
         }
@@ -117,6 +118,12 @@ impl Operator {
             health,
             process,
         })
+    }
+
+    /// Installs the chart into `hub` and starts the operator with the chart's ServiceAccount and namespace.
+    pub async fn start_as_chart(hub: &ControlPlane, extra_args: &[&str]) -> Result<Self, OperatorError> {
+        let config = OperatorConfig::new(chart::install(hub, &[]).await?);
+        Self::start(config.args(extra_args.iter().copied())).await
     }
 
     /// Its process id.
@@ -250,21 +257,45 @@ fn build() -> Result<PathBuf, OperatorError> {
     };
     let target = profile_folder.parent().unwrap_or(profile_folder);
     let progress = show_progress("building the operator with Cargo", None);
-    let output = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-        // Together with this crate, so that Cargo picks the features of shared dependencies that are compiled already.
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command
         .args([
             "build",
             "--quiet",
             "--locked",
-            "--package",
-            "pomarium",
-            "--package",
-            "pomarium-e2e",
             "--bin",
             "pomarium",
+            "--profile",
+            profile,
+            "--target-dir",
         ])
-        .args(["--profile", profile, "--target-dir"])
-        .arg(target)
+        .arg(target);
+    // Cargo picks the features of shared dependencies by all that it is asked for. Asked for the same as before, it finds
+    // them compiled: the whole workspace with its tests under `cargo test`, this crate beside the operator under `cargo demo`.
+    if exe.parent() == Some(profile_folder) {
+        command.args(["--package", "pomarium", "--package", "pomarium-e2e"]);
+    } else {
+        command.args(["--workspace", "--test", "harness"]);
+    }
+    // What Cargo told this process about its own package would look like a change to build scripts that ask for it.
+    for (name, _) in std::env::vars_os() {
+        let name = name.to_string_lossy();
+        if [
+            "CARGO_PKG_",
+            "CARGO_MANIFEST_",
+            "CARGO_BIN_",
+            "CARGO_CRATE_",
+            "CARGO_PRIMARY_",
+            "CARGO_TARGET_TMPDIR",
+            "OUT_DIR",
+        ]
+        .iter()
+        .any(|prefix| name.starts_with(prefix))
+        {
+            command.env_remove(&*name);
+        }
+    }
+    let output = command
         .current_dir(cluster::repository())
         .stdin(Stdio::null())
         .output()

@@ -28,7 +28,12 @@ impl ControlPlane {
     pub async fn install_crds(&self) -> Result<(), Error> {
         let folder = repository().join("crds");
         self.apply_path(&folder).await?;
-        let folder = folder.display().to_string();
+        self.wait_for_crds().await
+    }
+
+    /// Waits until the API server serves our kinds.
+    pub(crate) async fn wait_for_crds(&self) -> Result<(), Error> {
+        let folder = repository().join("crds").display().to_string();
         self.kubectl(&[
             "wait",
             "--for=condition=Established",
@@ -58,7 +63,7 @@ impl ControlPlane {
         self.kubeconfig_with_token(&token)
     }
 
-    fn kubeconfig_with_token(&self, token: &str) -> Result<String, Error> {
+    pub(crate) fn kubeconfig_with_token(&self, token: &str) -> Result<String, Error> {
         let unusable = |why: String| Error::Connection {
             cluster: self.name().to_owned(),
             why,

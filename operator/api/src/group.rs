@@ -1,14 +1,21 @@
 //! `ServerGroup`: a scalable set of identical machines at one site.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+mod provider;
+mod status;
+
 use kube::{CustomResource, KubeSchema};
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::common::{Machine, Mode, ObjectRef, Selector};
 use crate::duration::Duration;
+use crate::schema;
 
-/// Desired state of a group.
+pub use provider::{
+    PowerControl, Provider, ScaleProvider, ScaleTarget, SimulatedProvider, StaticProvider, TargetCluster,
+};
+pub use status::{GroupMemory, ServerCounts, ServerGroupStatus};
+
+/// What the machines are, how many there may be, who brings them up, and what they cost.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[kube(
     group = "pomarium.dev",
@@ -18,49 +25,77 @@ use crate::duration::Duration;
     derive = "PartialEq",
     shortname = "sgroup",
     category = "pomarium",
-    doc = "A scalable set of identical machines at one site."
+    doc = "A scalable set of identical machines at one site.",
+    selectable = ".spec.siteRef.name",
+    selectable = ".spec.machine.chip",
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status", description = "Whether the group is as its spec wants it."),
+    printcolumn(name = "Site", type_ = "string", json_path = ".spec.siteRef.name", description = "Where the machines are."),
+    printcolumn(name = "Up", type_ = "integer", json_path = ".status.servers.ready", description = "Servers whose Node is Ready and not draining."),
+    printcolumn(name = "Want", type_ = "integer", json_path = ".status.servers.target", description = "Servers wanted."),
+    printcolumn(name = "Max", type_ = "integer", json_path = ".spec.size.max", description = "Servers there may be."),
+    printcolumn(name = "Cost/h", type_ = "string", json_path = ".status.costPerHour", description = "Leases and energy."),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Why", type_ = "string", json_path = ".status.summary", description = "Why it is as it is."),
+    printcolumn(name = "Chip", type_ = "string", json_path = ".spec.machine.chip", priority = "1"),
+    printcolumn(name = "GiB", type_ = "integer", json_path = ".spec.machine.memoryGiB", priority = "1"),
+    printcolumn(name = "Leases", type_ = "integer", json_path = ".status.leases", priority = "1"),
+    printcolumn(name = "Lease-End", type_ = "string", json_path = ".status.nextLeaseEnd", priority = "1"),
+    validation = Rule::new("self.metadata.name.size() <= 40").message("metadata.name must be at most 40 characters long")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct ServerGroupSpec {
-    /// The site. Immutable.
+    /// The ServerSite where the machines are. Immutable.
+    #[x_kube(validation = Rule::new("self == oldSelf").message("siteRef is immutable: create a new ServerGroup instead"))]
     pub site_ref: ObjectRef,
-    /// What the machines are. Immutable.
+    /// What the machines are: the key into the built-in catalogue. Machines that it does not know need figures in a pool's
+    /// `performance` before they can serve that pool. Immutable.
+    #[x_kube(validation = Rule::new("self == oldSelf").message("machine is immutable: create a new ServerGroup instead"))]
     pub machine: Machine,
-    /// Which Nodes belong to the group. Default: those with the label `pomarium.dev/group: <name of this group>`.
+    /// Which Nodes of the site belong to the group. Default: those with the label `pomarium.dev/group: <name of this group>`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new("has(self.matchLabels) && self.matchLabels.size() > 0")
+        .message("nodeSelector.matchLabels must have at least one label; without any, every Node of the site would belong to the group"))]
     pub node_selector: Option<Selector>,
     /// Fewest and most servers.
     pub size: Size,
-    /// Ordered machines that raise `size.max` later.
+    /// Ordered machines that raise `size.max` from a date on; at most 32, one entry per date.
+    /// Example: `[{date: "2027-02-01", servers: 8}]`. Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["date"]))]
     pub deliveries: Vec<Delivery>,
-    /// Who brings servers up and takes them down.
+    /// Who brings servers up and takes them down: exactly one of `static`, `scale` and `simulated`.
     pub provider: Provider,
-    /// Watts that replace the catalogue's.
+    /// Watts of one machine that replace the catalogue's. Default: the catalogue's; of what it does not know, the most of the
+    /// same chip, else of all machines.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub power: Option<Power>,
     /// What a server costs. Default: nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pricing: Option<Pricing>,
-    /// How long servers take. Default: 0s.
+    /// How long servers take to come, and to be available again. Default: no time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lead_time: Option<LeadTime>,
-    /// How many servers may be taken out at once by choice, and when. Default: 1, always.
+    /// How many servers may be taken out at once by choice, and when. Default: 1, at any time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disruption: Option<Disruption>,
-    /// For anything that spends money. Default: Auto.
+    /// How far Pomarium may go by itself in anything that spends money here. `Auto`: it acts. `Approve`: it writes a ServerPlan
+    /// and waits for approval. `Advise`: it writes a ServerPlan and never acts. Default: Auto.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::choice::<Mode>")]
     pub mode: Option<Mode>,
 }
 
 /// Fewest and most servers.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(self.min) || self.min <= self.max").message("size.min must be at most size.max").field_path(".min"))]
 pub struct Size {
-    /// Kept even without demand. Default: 0.
+    /// Servers that are kept even without demand, 0 to 10000. Example: 2. Default: 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 10000))]
     pub min: Option<i32>,
-    /// Never exceeded.
+    /// Servers that are never exceeded, 0 to 10000; deliveries raise it. Example: 12.
+    #[schemars(range(min = 0, max = 10000))]
     pub max: i32,
 }
 
@@ -68,109 +103,46 @@ pub struct Size {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct Delivery {
-    /// From this day on, UTC. Example: `"2027-02-01"`.
+    /// From this day on, 00:00 UTC. Example: `"2027-02-01"`.
+    #[schemars(schema_with = "schema::date")]
     pub date: String,
-    /// How many.
+    /// How many machines, 1 to 10000. Example: 8.
+    #[schemars(range(min = 1, max = 10000))]
     pub servers: i32,
 }
-
-/// Who brings servers up: exactly one of these.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Default)]
-#[serde(rename_all = "camelCase")]
-pub struct Provider {
-    /// Nodes that exist.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub r#static: Option<StaticProvider>,
-    /// The scale subresource of some object.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub scale: Option<ScaleProvider>,
-    /// The emulated fleet that the operator is started with.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub simulated: Option<SimulatedProvider>,
-}
-
-/// Nodes that exist.
-#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Default, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct StaticProvider {
-    /// Whether servers can be switched off. Default: None.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub power: Option<PowerControl>,
-}
-
-/// Whether servers can be switched off.
-#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Default, JsonSchema)]
-pub enum PowerControl {
-    /// Always on: idle watts are sunk.
-    #[default]
-    None,
-    /// Servers may sleep.
-    Managed,
-}
-
-/// The scale subresource of some object.
-#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct ScaleProvider {
-    /// The object.
-    pub target_ref: ScaleTarget,
-}
-
-/// An object with a scale subresource.
-#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct ScaleTarget {
-    /// Such as `cluster.x-k8s.io/v1beta2`.
-    pub api_version: String,
-    /// Such as `MachineDeployment`.
-    pub kind: String,
-    /// Its namespace.
-    pub namespace: String,
-    /// Its name.
-    pub name: String,
-    /// Where it lives. Default: Site.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cluster: Option<TargetCluster>,
-}
-
-/// Where a scale target lives.
-#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Default, JsonSchema)]
-pub enum TargetCluster {
-    /// In the hub.
-    Hub,
-    /// In the group's own member cluster.
-    #[default]
-    Site,
-}
-
-/// The emulated fleet.
-#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Default, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct SimulatedProvider {}
 
 /// Watts of one machine at the wall.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Default)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(self.idleWatts) || !has(self.busyWatts) || self.idleWatts <= self.busyWatts")
+    .message("power.idleWatts must be at most power.busyWatts").field_path(".idleWatts"))]
 pub struct Power {
-    /// On, without work. Example: 10.
+    /// Watts while on and without work. Example: 10. Default: the catalogue's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 100_000))]
     pub idle_watts: Option<i32>,
-    /// Under full load. Example: 295.
+    /// Watts under full load. Example: 295. Default: the catalogue's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100_000))]
     pub busy_watts: Option<i32>,
 }
 
 /// What a server costs.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(self.minimumLease) || duration(self.minimumLease) == duration('0s') || double(self.hourly) > 0.0")
+    .message("pricing.hourly must be above 0 if pricing.minimumLease is above 0s: a paid term needs a price").field_path(".hourly"))]
 pub struct Pricing {
-    /// Price of one hour, as a decimal. Example: `"1.97"`.
+    /// Price of one hour of one server, as a decimal in `currency`. Example: `"1.97"`.
+    #[schemars(schema_with = "schema::money")]
     pub hourly: String,
-    /// ISO 4217 code. One currency per hub. Default: USD.
+    /// ISO 4217 code; one currency per hub. Example: `EUR`. Default: USD.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::currency")]
     pub currency: Option<String>,
-    /// Paid in any case. Example: `24h`. Default: 0s.
+    /// Paid in any case, from the start of a lease; billed by the second afterwards. Example: `24h`. Default: 0s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::duration")]
     pub minimum_lease: Option<Duration>,
 }
 
@@ -178,11 +150,13 @@ pub struct Pricing {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Default)]
 #[serde(rename_all = "camelCase")]
 pub struct LeadTime {
-    /// From the decision to a Ready Node. Example: `15m`. Default: 0s.
+    /// From the decision to a Ready Node; loading the model comes on top. Example: `15m`. Default: 0s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::duration")]
     pub provision: Option<Duration>,
     /// From release until the machine can be leased again. Example: `110m`. Default: 0s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::duration")]
     pub recycle: Option<Duration>,
 }
 
@@ -190,11 +164,13 @@ pub struct LeadTime {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq, Default)]
 #[serde(rename_all = "camelCase")]
 pub struct Disruption {
-    /// Most servers draining by choice at the same time. Default: 1.
+    /// Most servers draining by choice at the same time, 0 to 10000; 0 means never. Example: 2. Default: 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 10000))]
     pub max_unavailable: Option<i32>,
-    /// When it is allowed. Default: always.
+    /// When it is allowed: while any of these windows is open; at most 16. Default: at any time.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
     pub windows: Vec<DisruptionWindow>,
 }
 
@@ -202,72 +178,14 @@ pub struct Disruption {
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct DisruptionWindow {
-    /// When it opens: five fields of cron. Example: `0 9 * * 1-5`.
+    /// When it opens: five fields of cron (minute, hour, day of month, month, day of week). Example: `0 9 * * 1-5`.
+    #[schemars(schema_with = "schema::cron")]
     pub schedule: String,
-    /// IANA time zone. Example: `America/Los_Angeles`. Default: UTC.
+    /// IANA time zone of the schedule. Example: `America/Los_Angeles`. Default: UTC.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::time_zone")]
     pub time_zone: Option<String>,
-    /// How long it stays open. Example: `8h`.
+    /// How long it stays open, in real time. Example: `8h`.
+    #[schemars(schema_with = "schema::positive_duration")]
     pub duration: Duration,
-}
-
-/// Observed state of a group. Bounded: it never grows with the number of servers.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
-#[serde(rename_all = "camelCase")]
-pub struct ServerGroupStatus {
-    /// Generation of the spec that this status is about.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub observed_generation: Option<i64>,
-    /// Ready, Reconciling, Stalled, CapacityAvailable.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
-    pub conditions: Vec<Condition>,
-    /// Servers, counted.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub servers: Option<ServerCounts>,
-    /// Paid leases.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub leases: Option<i32>,
-    /// When the next paid term ends, RFC 3339 with milliseconds.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub next_lease_end: Option<String>,
-    /// Cost per hour, with currency. Example: `11.82 USD`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cost_per_hour: Option<String>,
-    /// The one-line reason of the Ready condition, for printing.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub summary: Option<String>,
-    /// What Pomarium remembers between passes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub memory: Option<GroupMemory>,
-}
-
-/// Servers of a group, counted by state.
-#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct ServerCounts {
-    /// Wanted.
-    pub target: i32,
-    /// Node Ready and not draining.
-    pub ready: i32,
-    /// Running a replica.
-    pub used: i32,
-    /// By state, such as `Booting: 2`. At most one entry per state.
-    #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
-    pub by_state: std::collections::BTreeMap<String, i32>,
-}
-
-/// What Pomarium remembers of a group between passes. Times are RFC 3339 with milliseconds.
-#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct GroupMemory {
-    /// When a server was last asked for.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub last_requested_at: Option<String>,
-    /// When a server was last given back.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub last_released_at: Option<String>,
-    /// When the provider last refused for want of machines.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub out_of_stock_since: Option<String>,
 }

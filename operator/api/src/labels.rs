@@ -1,6 +1,6 @@
 //! Labels, annotations and taints that Pomarium puts on Nodes and Pods, or reads from them.
 
-/// Label on Nodes: the group that the server belongs to.
+/// Label on Nodes and Pods: the group that the server belongs to.
 pub const GROUP: &str = "pomarium.dev/group";
 /// Label on Pods: the pool's name. The namespace is the Pod's own.
 pub const POOL: &str = "pomarium.dev/pool";
@@ -16,6 +16,8 @@ pub const SERVING: &str = "pomarium.dev/serving";
 pub const HUB_UID: &str = "pomarium.dev/hub-uid";
 /// Annotation on Pods: the name of the server that the replica is pinned to.
 pub const SERVER: &str = "pomarium.dev/server";
+/// Annotation on Pods: the type of the engine, such as `LlamaCpp`.
+pub const ENGINE: &str = "pomarium.dev/engine";
 /// Annotation on Pods: a drain under way, as JSON of `pomarium_kernel::lifecycle::Drain`.
 pub const DRAIN: &str = "pomarium.dev/drain";
 /// Annotation on Nodes: a server on its way out, as JSON `{"since": …, "reason": …}`.

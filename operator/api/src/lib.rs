@@ -12,6 +12,7 @@
 //! | [`duration`] | spans of time, as Kubernetes writes them |
 //! | [`crds`] | the definitions of all kinds |
 //! | [`labels`] | labels, annotations and taints on Nodes and Pods |
+//! | [`limits`] | longest texts in statuses |
 //! | [`validate`] | from API objects to kernel types: after it, no code looks at an API object to decide anything |
 
 // The derive macros of kube and schemars put their helpers into blocks of their own.
@@ -22,7 +23,9 @@ pub mod crds;
 pub mod duration;
 pub mod group;
 pub mod labels;
+pub mod limits;
 pub mod plan;
 pub mod pool;
+mod schema;
 pub mod site;
 pub mod validate;

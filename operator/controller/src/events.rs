@@ -1,1 +1,195 @@
 //! Kubernetes events: once per decision.
+//!
+//! A decision stands from the pass that makes it until a pass does not make it any more; it is published once in that
+//! time. Publishing never fails a pass: an event is a courtesy.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::Resource;
+use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use pomarium_kernel::plan::{Action, Decision, Plan};
+use pomarium_kernel::reason::Reason;
+
+use crate::member::Hub;
+use crate::world::World;
+
+/// Longest note that the API accepts.
+const LONGEST_NOTE: usize = 1_000;
+/// Events published in one pass at most: a mass move must not flood the API server.
+const MOST: usize = 50;
+/// An event that takes longer is not worth waiting for.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Publishes decisions as events.
+pub struct Events {
+    recorder: Recorder,
+    standing: BTreeSet<String>,
+}
+
+impl Events {
+    /// Publishes in the hub, as `instance`.
+    pub fn new(hub: &Hub, instance: String) -> Self {
+        let reporter = Reporter {
+            controller: "pomarium.dev/controller".to_owned(),
+            instance: Some(instance),
+        };
+        Self {
+            recorder: Recorder::new(hub.write.clone(), reporter),
+            standing: BTreeSet::new(),
+        }
+    }
+
+    /// Publishes what `plan` decides and the pass before did not.
+    pub async fn publish(&mut self, plan: &Plan, world: &World) {
+        for (event, reference) in self.news(plan, world) {
+            let published = tokio::time::timeout(PATIENCE, self.recorder.publish(&event, &reference)).await;
+            match published {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::debug!(%error, "an event was not published"),
+                // The others would wait as long.
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn news(&mut self, plan: &Plan, world: &World) -> Vec<(Event, ObjectReference)> {
+        let news = plan
+            .decisions
+            .iter()
+            .filter(|decision| !self.standing.contains(&key(decision)))
+            .filter_map(|decision| Some((event(decision), subject(&decision.action, world)?)))
+            .take(MOST)
+            .collect();
+        self.standing = plan.decisions.iter().map(key).collect();
+        news
+    }
+}
+
+/// What makes two decisions the same one: figures in the message and deadlines do not.
+fn key(decision: &Decision) -> String {
+    let (name, target) = name(&decision.action);
+    format!("{name} {target} {}", decision.reason)
+}
+
+fn event(decision: &Decision) -> Event {
+    let (name, target) = name(&decision.action);
+    let mut note = format!("{target}: {}", decision.message);
+    while note.len() > LONGEST_NOTE {
+        note.pop();
+    }
+    let alarming = matches!(
+        decision.reason,
+        Reason::ReplicaLost
+            | Reason::DeadlineCut
+            | Reason::DeadlineKept
+            | Reason::LeaseLate
+            | Reason::NoLongerPermitted
+    );
+    Event {
+        type_: if alarming {
+            EventType::Warning
+        } else {
+            EventType::Normal
+        },
+        reason: decision.reason.as_str().to_owned(),
+        note: Some(note),
+        action: name.to_owned(),
+        secondary: None,
+    }
+}
+
+/// What an action is called, and what it is done to.
+pub(crate) fn name(action: &Action) -> (&'static str, String) {
+    match action {
+        Action::RequestServer { server, .. } => ("RequestServer", server.to_string()),
+        Action::DrainServer { server, .. } => ("DrainServer", server.to_string()),
+        Action::UndrainServer { server, .. } => ("UndrainServer", server.to_string()),
+        Action::ReleaseServer { server, .. } => ("ReleaseServer", server.to_string()),
+        Action::StartReplica { server, .. } => ("StartReplica", server.to_string()),
+        Action::OpenReplica { replica, .. } => ("OpenReplica", replica.to_string()),
+        Action::DrainReplica { replica, step, .. } => ("DrainReplica", format!("{replica} ({step:?})")),
+        Action::RemoveReplica { replica, .. } => ("RemoveReplica", replica.to_string()),
+    }
+}
+
+/// The object that people look at when they ask why.
+fn subject(action: &Action, world: &World) -> Option<ObjectReference> {
+    match action {
+        Action::RequestServer { group, .. }
+        | Action::DrainServer { group, .. }
+        | Action::UndrainServer { group, .. }
+        | Action::ReleaseServer { group, .. } => Some(world.groups.get(group)?.object_ref(&())),
+        Action::StartReplica { pool, .. }
+        | Action::OpenReplica { pool, .. }
+        | Action::DrainReplica { pool, .. }
+        | Action::RemoveReplica { pool, .. } => Some(world.pools.get(pool)?.object_ref(&())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use pomarium_kernel::names::{GroupName, ServerName};
+
+    use super::*;
+    use crate::build::tests::fixture;
+
+    fn decision(server: &str, message: &str) -> Decision {
+        Decision {
+            action: Action::RequestServer {
+                group: GroupName::from("hosted"),
+                server: ServerName::from(server),
+            },
+            reason: Reason::ServersNeeded,
+            message: message.to_owned(),
+            rejected: Vec::new(),
+        }
+    }
+
+    fn plan(decisions: &[Decision]) -> Plan {
+        Plan {
+            decisions: decisions.to_vec(),
+            ..Plan::default()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_decision_is_published_once_while_it_stands() {
+        let world = World {
+            groups: fixture()
+                .world
+                .groups
+                .into_iter()
+                .map(|(k, v)| (k, Arc::clone(&v)))
+                .collect(),
+            ..World::default()
+        };
+        let client = kube::Client::new(
+            tower::service_fn(|_: http::Request<kube::client::Body>| async {
+                Ok::<_, std::convert::Infallible>(http::Response::new(kube::client::Body::empty()))
+            }),
+            "default",
+        );
+        let hub = Hub {
+            read: client.clone(),
+            write: client,
+            namespace: "pomarium-system".to_owned(),
+            uid: "hub".to_owned(),
+        };
+        let mut events = Events::new(&hub, "one".to_owned());
+        let mut published = |decisions: &[Decision]| events.news(&plan(decisions), &world).len();
+
+        assert_eq!(published(&[decision("hosted-0", "5.0 requests/s")]), 1);
+        assert_eq!(published(&[decision("hosted-0", "5.1 requests/s")]), 0, "it stands");
+        assert_eq!(
+            published(&[decision("hosted-0", "5.1 requests/s"), decision("hosted-1", "")]),
+            1,
+            "another one"
+        );
+        assert_eq!(published(&[]), 0);
+        assert_eq!(published(&[decision("hosted-0", "again")]), 1, "made anew");
+    }
+}

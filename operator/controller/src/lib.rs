@@ -38,6 +38,7 @@ pub mod client;
 pub mod clock;
 pub mod effect;
 pub mod events;
+pub(crate) mod fetch;
 pub mod health;
 pub mod kubeconfig;
 pub mod latest;

@@ -1,1 +1,123 @@
 //! From the world to the kernel's snapshot.
+//!
+//! Pure. Joins what providers, Nodes, Pods, engines and gateways said, and lets `pomarium_api::validate` turn API objects
+//! into kernel types. It never decides: states come from [`pomarium_kernel::lifecycle`], and what is not known stays
+//! unknown. An object that cannot be used is left out with its problem; what runs for it is left alone, and its servers
+//! are held so that nobody else is put there.
+
+mod currency;
+mod replicas;
+mod servers;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use pomarium_api::validate::{self, GroupSeen, PoolSeen};
+use pomarium_kernel::names::{PoolId, SiteName};
+use pomarium_kernel::reason::{Problem, Reason};
+use pomarium_kernel::snapshot::{Demand, Measured, Snapshot};
+use pomarium_kernel::time::Timestamp;
+
+use crate::world::{Invalid, Measurement, World};
+
+/// What a pass plans on.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Observed {
+    /// Everything that can be used.
+    pub snapshot: Snapshot,
+    /// Everything that cannot, and why.
+    pub invalid: Invalid,
+    /// The hub's one currency.
+    pub currency: String,
+}
+
+/// The snapshot of `world` at `now`.
+pub fn observe(world: &World, now: Timestamp) -> Observed {
+    let (currency, mut invalid) = currency::check(world);
+    let mut snapshot = Snapshot::default();
+    for (name, seen) in &world.sites {
+        if invalid.sites.contains_key(name) {
+            continue;
+        }
+        match validate::site(&seen.object, seen.contact.clone()) {
+            Ok(site) => drop(snapshot.sites.insert(name.clone(), site)),
+            Err(problem) => drop(invalid.sites.insert(name.clone(), problem)),
+        }
+    }
+    for (name, object) in &world.groups {
+        if invalid.groups.contains_key(name) {
+            continue;
+        }
+        let site = SiteName::new(object.spec.site_ref.name.clone());
+        let inventory = servers::inventory(world, name, object, &snapshot.sites, now);
+        match inventory.and_then(|inventory| validate::group(object, GroupSeen { inventory }, now)) {
+            Ok(mut group) => {
+                if let Some(answer) = world.inventories.get(name)
+                    && answer.out_of_stock_since.is_some()
+                {
+                    group.out_of_stock_since = answer.out_of_stock_since;
+                }
+                debug_assert_eq!(group.site, site);
+                snapshot.groups.insert(name.clone(), group);
+            }
+            Err(problem) => drop(invalid.groups.insert(name.clone(), problem)),
+        }
+    }
+    let mut replicas = replicas::by_pool(world, &snapshot.groups);
+    for (id, object) in &world.pools {
+        if invalid.pools.contains_key(id) {
+            continue;
+        }
+        let (demand, measured) = measured(world, id, object.spec.objectives.len());
+        let seen = PoolSeen {
+            namespace_at: namespace_at(world, id),
+            demand,
+            measured,
+            running: replicas.remove(id).unwrap_or_default(),
+        };
+        match validate::pool(object, seen) {
+            Ok(pool) => drop(snapshot.pools.insert(id.clone(), pool)),
+            Err(problem) => drop(invalid.pools.insert(id.clone(), problem)),
+        }
+    }
+    servers::hold_those_in_other_use(world, &mut snapshot);
+    Observed {
+        snapshot,
+        invalid,
+        currency,
+    }
+}
+
+fn namespace_at(world: &World, id: &PoolId) -> BTreeSet<SiteName> {
+    let has = |(name, seen): (&SiteName, &crate::world::SiteSeen)| {
+        seen.namespaces.contains_key(&id.namespace).then(|| name.clone())
+    };
+    world.sites.iter().filter_map(has).collect()
+}
+
+/// What was measured of a pool; unknown where nothing was.
+fn measured(world: &World, id: &PoolId, objectives: usize) -> (Demand, Vec<Measured>) {
+    let nothing = || Problem::new(Reason::Starting, "nothing has been measured yet");
+    let unknown = || Measured::Unknown { problem: nothing() };
+    match world.measurements.get(id).map(Arc::as_ref) {
+        Some(Measurement { demand, measured, .. }) => {
+            // The objectives may have changed since: what was measured for other ones is not an answer.
+            let measured = if measured.len() == objectives {
+                measured.clone()
+            } else {
+                (0..objectives).map(|_| unknown()).collect()
+            };
+            (demand.clone(), measured)
+        }
+        None => {
+            let demand = Demand::Unknown {
+                since: world.started,
+                problem: nothing(),
+            };
+            (demand, (0..objectives).map(|_| unknown()).collect())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

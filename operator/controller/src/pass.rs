@@ -1,1 +1,252 @@
-//! The loop.
+//! The loop: one pass after the other, for all objects together.
+//!
+//! A pass begins when something changed (many changes at once are one pass), when the plan wanted to look again, or when
+//! the tick has passed. It reads caches and last answers only; what it decides goes out through [`Execute`].
+//!
+//! # Guarantees
+//! - No pass before the hub's objects are listed and every site was reached or given up on for the moment: what is not
+//!   seen *yet* must not look like what is gone.
+//! - No pass on caches of the hub that are not current, and none while this process does not lead.
+//! - A pass that finds nothing to do writes nothing. What a pass writes comes back as an event and is looked at once; names are
+//!   deterministic and writes idempotent, so that a pass on caches that are a moment old repeats itself at worst.
+
+mod execute;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pomarium_kernel::plan::Plan;
+use pomarium_kernel::planning;
+use pomarium_kernel::snapshot::Snapshot;
+use pomarium_kernel::time::{Span, Timestamp};
+use tokio::time::Instant;
+use tracing::{debug, error, info};
+
+use crate::client::Gate;
+use crate::clock::Clock;
+use crate::health::{Check, Health};
+use crate::latest::Trigger;
+use crate::measure::Meter;
+use crate::member::Members;
+use crate::observe::observe;
+use crate::provider::Inventories;
+use crate::store::{Groups, Pools, SecretVersions, Sites, Store};
+use crate::telemetry::Telemetry;
+use crate::world::World;
+
+pub(crate) use execute::Executor;
+
+/// Changes that come within this time of the first are looked at together.
+const COALESCE: Duration = Duration::from_millis(60);
+
+/// Shortest time between two passes that nobody but the plan itself asked for.
+const SHORTEST_WAKE: Duration = Duration::from_millis(200);
+
+/// While something is missing that a pass needs, look for it this often.
+const NOT_READY: Duration = Duration::from_millis(250);
+
+/// What a pass has seen and planned.
+#[derive(Clone, Debug)]
+pub struct Pass {
+    /// The virtual time of the pass: no other time enters a decision.
+    pub now: Timestamp,
+    /// What was seen, with the problems of what cannot be used.
+    pub world: Arc<World>,
+    /// What was planned on.
+    pub snapshot: Arc<Snapshot>,
+    /// The plan.
+    pub plan: Arc<Plan>,
+}
+
+/// What became of one effect, for metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tally {
+    /// Which kind of effect.
+    pub kind: &'static str,
+    /// What became of it.
+    pub outcome: &'static str,
+}
+
+/// Builds, applies and reports what a pass has planned.
+pub trait Execute: Send {
+    /// Carries `pass` out. Bounded in time: what takes longer goes on elsewhere.
+    fn execute(&mut self, pass: Pass) -> impl Future<Output = Vec<Tally>> + Send;
+}
+
+/// The caches of the hub.
+#[derive(Clone)]
+pub(crate) struct HubCaches {
+    pub(crate) pools: Store<Pools>,
+    pub(crate) groups: Store<Groups>,
+    pub(crate) sites: Store<Sites>,
+    pub(crate) secrets: Store<SecretVersions>,
+}
+
+impl HubCaches {
+    pub(crate) fn new(trigger: &Trigger) -> Self {
+        Self {
+            pools: Store::new(Pools, trigger.clone()),
+            groups: Store::new(Groups, trigger.clone()),
+            sites: Store::new(Sites, trigger.clone()),
+            secrets: Store::new(SecretVersions, trigger.clone()),
+        }
+    }
+
+    fn are_current(&self) -> Result<(), String> {
+        self.pools.is_current()?;
+        self.groups.is_current()?;
+        self.sites.is_current()?;
+        self.secrets.is_current()
+    }
+
+    fn undecodable(&self) -> usize {
+        self.pools.undecodable().len() + self.groups.undecodable().len() + self.sites.undecodable().len()
+    }
+}
+
+/// Everything that a pass reads.
+pub(crate) struct Eyes {
+    pub(crate) hub_uid: String,
+    pub(crate) started: Timestamp,
+    pub(crate) hub: HubCaches,
+    pub(crate) members: Members,
+    pub(crate) inventories: Inventories,
+    pub(crate) meter: Meter,
+}
+
+impl Eyes {
+    /// Follows the sites that the hub names, and says what is missing before anything may be concluded.
+    fn ready(&self, health: &Health) -> Result<(), String> {
+        let current = self.hub.are_current();
+        health.set(Check::Caches, current.is_ok());
+        current?;
+        self.members.follow(&self.hub.sites.items(), &self.hub.secrets.items());
+        let settled = self.members.settled();
+        health.set(Check::Members, settled);
+        if settled {
+            Ok(())
+        } else {
+            Err("sites are being connected".to_owned())
+        }
+    }
+
+    /// What is seen right now.
+    fn look(&self) -> World {
+        World {
+            hub_uid: self.hub_uid.clone(),
+            started: self.started,
+            currency: String::new(),
+            pools: (*self.hub.pools.items()).clone(),
+            groups: (*self.hub.groups.items()).clone(),
+            sites: self.members.seen(&self.hub.sites.items()),
+            inventories: self.inventories.answers(),
+            measurements: self.meter.answers(),
+            invalid: crate::world::Invalid::default(),
+        }
+    }
+
+    fn undecodable(&self) -> usize {
+        self.hub.undecodable() + self.members.undecodable()
+    }
+}
+
+/// The loop.
+pub(crate) struct Loop<E> {
+    pub(crate) eyes: Eyes,
+    pub(crate) execute: E,
+    pub(crate) clock: Clock,
+    pub(crate) tick: Span,
+    pub(crate) gate: Gate,
+    pub(crate) trigger: Trigger,
+    pub(crate) health: Health,
+    pub(crate) telemetry: Telemetry,
+}
+
+impl<E: Execute> Loop<E> {
+    /// Runs until dropped.
+    pub(crate) async fn run(mut self) {
+        let mut waiting_for = String::new();
+        loop {
+            self.health.beat();
+            let pause = match self.eyes.ready(&self.health) {
+                Ok(()) => self.turn().await,
+                Err(missing) => {
+                    if missing != waiting_for {
+                        info!(missing, "waiting");
+                        waiting_for = missing;
+                    }
+                    NOT_READY
+                }
+            };
+            tokio::select! {
+                () = self.trigger.changed() => tokio::time::sleep(COALESCE).await,
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    /// One turn: a pass if this process leads. Returns how long to wait at most.
+    async fn turn(&mut self) -> Duration {
+        let began = Instant::now();
+        let now = self.clock.now();
+        let mut world = self.eyes.look();
+        let observed = observe(&world, now);
+        world.invalid = observed.invalid;
+        world.currency = observed.currency;
+        self.telemetry.world(&world, self.eyes.undecodable());
+        let world = Arc::new(world);
+        let snapshot = Arc::new(observed.snapshot);
+        // While standing by, too: whoever takes over must not begin with nothing known.
+        self.eyes.inventories.look_at(&world);
+        self.eyes.meter.look_at(&snapshot, &world);
+        let tick = self.clock.real_duration(self.tick);
+
+        let leads = self.gate.is_open();
+        self.telemetry.leading(leads);
+        if !leads {
+            self.health.set(Check::FirstPass, true);
+            return tick.min(Duration::from_secs(1));
+        }
+        let Some(plan) = self.plan(Arc::clone(&snapshot), now).await else {
+            self.telemetry.pass("failed", began.elapsed());
+            return tick;
+        };
+        let wake_at = plan.wake_at;
+        let decisions = plan.decisions.len();
+        let pass = Pass {
+            now,
+            world,
+            snapshot,
+            plan: Arc::new(plan),
+        };
+        let tallies = self.execute.execute(pass).await;
+        for tally in &tallies {
+            self.telemetry.effect(tally.kind, tally.outcome);
+        }
+        self.telemetry.pass("completed", began.elapsed());
+        self.health.set(Check::FirstPass, true);
+        debug!(decisions, effects = tallies.len(), took = ?began.elapsed(), "pass");
+        match wake_at {
+            Some(at) => tick.min(self.clock.real_duration_until(at).max(SHORTEST_WAKE)),
+            None => tick,
+        }
+    }
+
+    /// Plans on a thread of its own: a large plan must not hold up the renewal of the leadership.
+    async fn plan(&self, snapshot: Arc<Snapshot>, now: Timestamp) -> Option<Plan> {
+        let began = Instant::now();
+        match tokio::task::spawn_blocking(move || planning::plan(&snapshot, now)).await {
+            Ok(plan) => {
+                self.telemetry.plan(&plan, began.elapsed());
+                Some(plan)
+            }
+            Err(failure) => {
+                // A bug in the planner. Nothing is done rather than the wrong thing; the next change may pass it by.
+                error!(%failure, "planning panicked");
+                self.telemetry.error("planning");
+                None
+            }
+        }
+    }
+}

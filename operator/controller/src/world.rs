@@ -3,7 +3,7 @@
 //! Everything that `build`, `status` and the background tasks need beyond the kernel's snapshot. Plain data: reading it
 //! never waits, and a pass sees one consistent copy.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use pomarium_api::group::ServerGroup;
@@ -17,6 +17,12 @@ use pomarium_kernel::time::Timestamp;
 /// All that has been seen, as of one moment.
 #[derive(Clone, Debug, Default)]
 pub struct World {
+    /// Uid of the hub's `kube-system` namespace.
+    pub hub_uid: String,
+    /// When this process began to look, in virtual time.
+    pub started: Timestamp,
+    /// The hub's one currency.
+    pub currency: String,
     /// Pools, as they are in the hub.
     pub pools: BTreeMap<PoolId, Arc<ServerPool>>,
     /// Groups, as they are in the hub.
@@ -58,9 +64,9 @@ pub struct SiteSeen {
     /// Its Pods with the label `pomarium.dev/pool`, by namespace and name.
     pub pods: Arc<BTreeMap<ObjectKey, Arc<PodSeen>>>,
     /// Its namespaces.
-    pub namespaces: Arc<BTreeSet<String>>,
+    pub namespaces: Arc<BTreeMap<String, Arc<()>>>,
     /// Its PodDisruptionBudgets with the label `pomarium.dev/pool`, by namespace and name.
-    pub budgets: Arc<BTreeSet<ObjectKey>>,
+    pub budgets: Arc<BTreeMap<ObjectKey, Arc<()>>>,
 }
 
 /// A namespaced object's namespace and name.
@@ -154,8 +160,6 @@ pub struct PodSeen {
     pub phase: String,
     /// Its condition `Ready` is true.
     pub ready: bool,
-    /// It was ready at some time: its condition `Ready` carries a time of transition after its start.
-    pub was_ready: bool,
     /// Its address, once it has one.
     pub ip: Option<String>,
     /// The port named `http` of its container `engine`.
@@ -167,6 +171,11 @@ pub struct PodSeen {
 }
 
 impl PodSeen {
+    /// Its process has ended by itself.
+    pub fn has_ended(&self) -> bool {
+        matches!(self.phase.as_str(), "Succeeded" | "Failed")
+    }
+
     /// Its namespace and name.
     pub fn key(&self) -> ObjectKey {
         ObjectKey::new(self.namespace.clone(), self.name.clone())

@@ -21,10 +21,17 @@
 //! | [`reason`] | the closed list of reasons |
 
 pub mod calendar;
+pub mod capacity;
+pub mod catalogue;
 pub mod engine;
+pub mod feasibility;
+#[doc(hidden)]
+pub mod fixture;
 pub mod lifecycle;
 pub mod names;
+pub mod performance;
 pub mod plan;
+pub mod planning;
 pub mod reason;
 pub mod snapshot;
 pub mod time;

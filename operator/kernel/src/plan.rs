@@ -194,7 +194,7 @@ pub struct PoolOutlook {
     pub sustainable: Option<Rate>,
     /// Demand over sustainable rate, if both are known.
     pub utilization: Option<Fraction>,
-    /// Cost per hour of the servers it runs on: leases beyond their paid term, and energy.
+    /// Cost per hour of the servers it runs on: leases and energy.
     pub hourly: Money,
     /// In a fixed order.
     pub conditions: Vec<Condition>,

@@ -93,6 +93,8 @@ reasons! {
     NoLongerPermitted,
     /// The replica or its server stopped answering for too long.
     ReplicaLost,
+    /// A pool of higher priority needs the server, and there is no other.
+    Preempted,
 
     // ---- steps of a drain
     /// The replica takes no new requests; routers are given time to notice.
@@ -131,6 +133,8 @@ reasons! {
     Held,
     /// Proposed only: mode is `Approve` or `Advise`.
     AwaitingApproval,
+    /// Another group comes first in the pool's placement order.
+    LaterInOrder,
 
     // ---- on the way
     /// Servers are on their way.
@@ -208,4 +212,20 @@ impl Problem {
             message: message.into(),
         }
     }
+}
+
+/// The table of all reasons for the docs, in Markdown.
+pub fn table() -> String {
+    let mut text = String::from(
+        "# Reasons\n\n\
+         Why something is as it is, or is done. One word is the condition's reason, the event's reason, the metric's label and \
+         what the command line prints. Generated from `operator/kernel/src/reason.rs`.\n\n\
+         | reason | meaning |\n|---|---|\n",
+    );
+    text.extend(
+        Reason::ALL
+            .iter()
+            .map(|reason| format!("| `{reason}` | {} |\n", reason.meaning().trim())),
+    );
+    text
 }

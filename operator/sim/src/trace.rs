@@ -263,7 +263,7 @@ pub fn scale_rate(arrivals: &[Arrival], factor: f64, seed: u64) -> Vec<Arrival> 
     scaled
 }
 
-/// SplitMix64: small, seeded, and good enough for jitter.
+/// The generator `SplitMix64`: small, seeded, and good enough for jitter.
 struct SplitMix(u64);
 
 impl SplitMix {

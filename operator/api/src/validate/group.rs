@@ -3,6 +3,7 @@
 use chrono::NaiveDate;
 use kube::ResourceExt;
 use pomarium_kernel::calendar::{NotAWindow, Window};
+use pomarium_kernel::catalogue::Catalogue;
 use pomarium_kernel::names::SiteName;
 use pomarium_kernel::reason::Problem;
 use pomarium_kernel::snapshot::{
@@ -18,18 +19,20 @@ use crate::group::{self, PowerControl, ServerGroup};
 pub fn group(object: &ServerGroup, seen: GroupSeen, now: Timestamp) -> Result<Group, Problem> {
     let spec = &object.spec;
     let memory = object.status.as_ref().and_then(|status| status.memory.as_ref());
+    let machine = MachineKey {
+        chip: spec.machine.chip.clone(),
+        gpu_cores: at_least_one("spec.machine.gpuCores", spec.machine.gpu_cores)?,
+        memory_gib: at_least_one("spec.machine.memoryGiB", spec.machine.memory_gib)?,
+    };
+    let power = power(spec.power.as_ref(), &machine)?;
     Ok(Group {
         site: SiteName::from(spec.site_ref.name.as_str()),
-        machine: MachineKey {
-            chip: spec.machine.chip.clone(),
-            gpu_cores: at_least_one("spec.machine.gpuCores", spec.machine.gpu_cores)?,
-            memory_gib: at_least_one("spec.machine.memoryGiB", spec.machine.memory_gib)?,
-        },
+        machine,
         labels: object.labels().clone(),
         size: size(&spec.size)?,
         deliveries: deliveries(&spec.deliveries)?,
         provider: provider(&spec.provider)?,
-        power: power(spec.power.as_ref())?,
+        power,
         pricing: pricing(spec.pricing.as_ref())?,
         lead_time: spec.lead_time.as_ref().map_or(AT_ONCE, |lead| LeadTime {
             provision: span_or_zero(lead.provision),
@@ -111,14 +114,24 @@ fn provider(provider: &group::Provider) -> Result<ProviderTraits, Problem> {
 
 const ONE_PROVIDER: &str = "exactly one of static, scale and simulated";
 
-/// Watts that are given nowhere count as 0: such a machine looks free, not unusable.
-fn power(power: Option<&group::Power>) -> Result<Power, Problem> {
-    let watts = |path, watts: Option<i32>| count(path, watts.unwrap_or(0)).map(f64::from);
-    let idle = watts("spec.power.idleWatts", power.and_then(|power| power.idle_watts))?;
-    let busy = watts("spec.power.busyWatts", power.and_then(|power| power.busy_watts))?;
+/// The group's own watts, else the catalogue's.
+fn power(power: Option<&group::Power>, machine: &MachineKey) -> Result<Power, Problem> {
+    let known = Catalogue::builtin().power(machine);
+    let watts = |path, own: Option<i32>, known: f64| own.map_or(Ok(known), |own| count(path, own).map(f64::from));
+    let idle_watts = watts(
+        "spec.power.idleWatts",
+        power.and_then(|power| power.idle_watts),
+        known.idle_watts,
+    )?;
+    let busy_watts = watts(
+        "spec.power.busyWatts",
+        power.and_then(|power| power.busy_watts),
+        known.busy_watts,
+    )?;
     Ok(Power {
-        idle_watts: idle,
-        busy_watts: busy.max(idle),
+        idle_watts,
+        // One of the two may be the group's own.
+        busy_watts: busy_watts.max(idle_watts),
     })
 }
 

@@ -117,6 +117,18 @@ fn what_a_group_leaves_out_gets_its_documented_default() {
 }
 
 #[test]
+fn watts_are_the_groups_own_or_else_the_catalogues() {
+    let default = read_group("", NOON).unwrap().power;
+    assert!(default.idle_watts > 0.0 && default.busy_watts > 100.0, "{default:?}");
+    let own = read_group("  power: {idleWatts: 7, busyWatts: 99}\n", NOON)
+        .unwrap()
+        .power;
+    assert_eq!((own.idle_watts, own.busy_watts), (7.0, 99.0));
+    let one = read_group("  power: {idleWatts: 7}\n", NOON).unwrap().power;
+    assert_eq!((one.idle_watts, one.busy_watts), (7.0, default.busy_watts));
+}
+
+#[test]
 fn what_a_pool_leaves_out_gets_its_documented_default() {
     let pool = read_pool("").unwrap();
     assert_eq!(pool.usage, Use::Production);

@@ -1,0 +1,454 @@
+//! What a pool's sources have counted over the last minutes.
+//!
+//! Pure. Sources count since their own start and may start again at any time; the ledger adds up what each of them added
+//! from one answer to the next. A source that is seen for the first time only sets its starting point, because what it
+//! counted before is not recent; a *series* that a known source shows for the first time began at zero.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use pomarium_kernel::names::PoolId;
+use pomarium_kernel::reason::{Problem, Reason};
+use pomarium_kernel::snapshot::{Arrivals, Demand, LengthMix, Measured, Metric, Objective};
+use pomarium_kernel::time::{Span, Timestamp};
+use pomarium_kernel::units::Rate;
+
+use super::histogram::{Histogram, length_mix, mean_lengths};
+use super::scrape::{Counter, Cumulative, Distribution, Names, Scrape};
+
+/// How far back samples are kept.
+const MEMORY: Span = Span::from_minutes(5);
+/// The shorter of the two windows.
+const MINUTE: Span = Span::from_minutes(1);
+/// Most samples kept, whatever their spacing.
+const MAX_SAMPLES: usize = 64;
+/// Fewer requests than this say little about lengths.
+const ENOUGH_FOR_LENGTHS: f64 = 20.0;
+/// Prompt length that is assumed of engines that count tokens but not requests (llama.cpp). The load in tokens per second
+/// is right whatever this is; how it is cut into requests is a guess.
+const NOMINAL_PROMPT: f64 = 512.0;
+
+/// Names one process that counts: the uid of a Pod, or nothing for a gateway.
+pub(crate) type Source = String;
+
+/// Everything counted since the ledger was opened.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Totals {
+    counters: BTreeMap<Counter, f64>,
+    distributions: BTreeMap<Distribution, Histogram>,
+}
+
+impl Totals {
+    fn counter(&self, counter: Counter) -> Option<f64> {
+        self.counters.get(&counter).copied()
+    }
+
+    fn counter_since(&self, earlier: &Self, counter: Counter) -> Option<f64> {
+        let before = earlier.counter(counter).unwrap_or_default();
+        Some((self.counter(counter)? - before).max(0.0))
+    }
+
+    fn since(&self, earlier: &Self, distribution: Distribution) -> Option<Histogram> {
+        let now = self.distributions.get(&distribution)?;
+        Some(match earlier.distributions.get(&distribution) {
+            Some(before) => now.since(before),
+            None => now.clone(),
+        })
+    }
+}
+
+/// What a pool's sources have counted lately.
+#[derive(Clone, Debug)]
+pub(crate) struct Ledger {
+    opened: Timestamp,
+    seen: BTreeMap<Source, Scrape>,
+    totals: Totals,
+    samples: VecDeque<(Timestamp, Totals)>,
+    /// Why the last round could not be completed.
+    problem: Option<Problem>,
+}
+
+impl Ledger {
+    /// Nothing counted yet.
+    pub(crate) fn open(now: Timestamp) -> Self {
+        Self {
+            opened: now,
+            seen: BTreeMap::new(),
+            totals: Totals::default(),
+            samples: VecDeque::new(),
+            problem: None,
+        }
+    }
+
+    /// Adds what `source` has counted since its last answer.
+    pub(crate) fn absorb(&mut self, source: Source, scrape: Scrape) {
+        if let Some(before) = self.seen.get(&source) {
+            for (key, now) in &scrape.counters {
+                let before = before.counters.get(key).copied().unwrap_or_default();
+                let added = if *now < before { *now } else { now - before };
+                *self.totals.counters.entry(key.0).or_default() += added;
+            }
+            for (key, now) in &scrape.distributions {
+                let total = self.totals.distributions.entry(key.0).or_default();
+                add_growth(total, before.distributions.get(key), now);
+            }
+        } else {
+            // Present from now on, even while nothing is added: measured and zero is not unknown.
+            for (counter, _) in scrape.counters.keys() {
+                self.totals.counters.entry(*counter).or_default();
+            }
+            for (distribution, _) in scrape.distributions.keys() {
+                self.totals.distributions.entry(*distribution).or_default();
+            }
+        }
+        self.seen.insert(source, scrape);
+    }
+
+    /// Forgets the starting points of sources that are gone. What they counted stays counted.
+    pub(crate) fn keep_sources(&mut self, keep: &BTreeSet<Source>) {
+        self.seen.retain(|source, _| keep.contains(source));
+    }
+
+    /// Ends a round in which every source answered.
+    pub(crate) fn complete(&mut self, at: Timestamp) {
+        self.problem = None;
+        self.samples.push_back((at, self.totals.clone()));
+        // One sample beyond the window stays: a rate over five minutes needs both of its ends.
+        while self.samples.len() > MAX_SAMPLES
+            || self
+                .samples
+                .get(1)
+                .is_some_and(|(second, _)| at.since(*second) >= MEMORY)
+        {
+            self.samples.pop_front();
+        }
+    }
+
+    /// Ends a round in which something is missing: nothing may be concluded from it.
+    pub(crate) fn incomplete(&mut self, problem: Problem) {
+        self.problem = Some(problem);
+    }
+
+    /// Arrivals as of `now`, unless the newest sample is older than `stale`.
+    pub(crate) fn demand(&self, pool: &PoolId, now: Timestamp, stale: Span) -> Demand {
+        self.arrivals(now, stale).unwrap_or_else(|| Demand::Unknown {
+            since: self.samples.back().map_or(self.opened, |(at, _)| *at),
+            problem: self.problem(pool),
+        })
+    }
+
+    fn arrivals(&self, now: Timestamp, stale: Span) -> Option<Demand> {
+        let (at, newest) = self.fresh(now, stale)?;
+        let rate = |window| {
+            let (start, oldest) = self.oldest_within(window)?;
+            let secs = at.since(*start).as_secs_f64();
+            (secs > 0.0).then_some(())?;
+            Some(Rate::per_second(requests_between(oldest, newest)? / secs))
+        };
+        let (_, oldest) = self.oldest_within(MEMORY)?;
+        Some(Demand::Known(Arrivals {
+            rate_1m: rate(MINUTE)?,
+            rate_5m: rate(MEMORY)?,
+            lengths: lengths_between(oldest, newest),
+            at: *at,
+        }))
+    }
+
+    /// One objective over the last five minutes. `names` tells whether the source can know at all.
+    pub(crate) fn measured(
+        &self,
+        objective: &Objective,
+        names: &Names,
+        pool: &PoolId,
+        now: Timestamp,
+        stale: Span,
+    ) -> Measured {
+        let distribution = match objective.metric {
+            Metric::TimeToFirstToken => Distribution::TimeToFirstToken,
+            Metric::InterTokenLatency => Distribution::InterTokenLatency,
+        };
+        if !names.has(distribution) {
+            return Measured::ModelOnly;
+        }
+        self.attainment(objective, distribution, now, stale)
+            .unwrap_or_else(|| Measured::Unknown {
+                problem: self.problem(pool),
+            })
+    }
+
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a count of requests"
+    )]
+    fn attainment(
+        &self,
+        objective: &Objective,
+        distribution: Distribution,
+        now: Timestamp,
+        stale: Span,
+    ) -> Option<Measured> {
+        let (at, newest) = self.fresh(now, stale)?;
+        let (_, oldest) = self.oldest_within(MEMORY)?;
+        let seen = newest.since(oldest, distribution)?;
+        Some(Measured::Known {
+            value_ms: seen.percentile(objective.percentile)? * 1_000.0,
+            attained: seen.attained(objective.threshold.as_secs_f64())?,
+            samples: seen.count().round() as u64,
+            at: *at,
+        })
+    }
+
+    fn fresh(&self, now: Timestamp, stale: Span) -> Option<&(Timestamp, Totals)> {
+        self.samples.back().filter(|(at, _)| now.since(*at) <= stale)
+    }
+
+    /// The start of a window that ends with the newest sample: the newest sample that is at least `window` older, or the
+    /// oldest there is. `None` with a single sample.
+    fn oldest_within(&self, window: Span) -> Option<&(Timestamp, Totals)> {
+        let (newest, _) = self.samples.back()?;
+        let earlier = self.samples.len().checked_sub(1)?;
+        let mut candidates = self.samples.iter().take(earlier).rev();
+        let oldest = self.samples.front().filter(|_| earlier > 0)?;
+        Some(candidates.find(|(at, _)| newest.since(*at) >= window).unwrap_or(oldest))
+    }
+
+    fn problem(&self, pool: &PoolId) -> Problem {
+        self.problem.clone().unwrap_or_else(|| {
+            let what = match self.samples.len() {
+                0 => "no source has counted anything yet",
+                1 => "one sample is not enough for a rate",
+                _ => "too few requests, or the last sample is too old",
+            };
+            Problem::new(Reason::MetricsUnavailable, format!("metrics of {pool}: {what}"))
+        })
+    }
+}
+
+/// Requests that arrived between two samples.
+fn requests_between(oldest: &Totals, newest: &Totals) -> Option<f64> {
+    newest
+        .counter_since(oldest, Counter::Requests)
+        .or_else(|| {
+            newest
+                .since(oldest, Distribution::TimeToFirstToken)
+                .map(|seen| seen.count())
+        })
+        .or_else(|| {
+            newest
+                .counter_since(oldest, Counter::PromptTokens)
+                .map(|tokens| tokens / NOMINAL_PROMPT)
+        })
+}
+
+fn lengths_between(oldest: &Totals, newest: &Totals) -> Option<LengthMix> {
+    let requests = requests_between(oldest, newest)?;
+    let prompts = newest.since(oldest, Distribution::PromptLength);
+    let outputs = newest.since(oldest, Distribution::OutputLength);
+    if let (Some(prompts), Some(outputs)) = (prompts, outputs) {
+        let enough = prompts.count().min(outputs.count()) >= ENOUGH_FOR_LENGTHS;
+        return enough.then(|| length_mix(&prompts, &outputs)).flatten();
+    }
+    let prompt = newest.counter_since(oldest, Counter::PromptTokens)?;
+    let output = newest.counter_since(oldest, Counter::OutputTokens)?;
+    (requests >= ENOUGH_FOR_LENGTHS).then(|| mean_lengths(prompt / requests, output / requests))
+}
+
+/// Adds to `total` what a histogram gained from `before` to `now`.
+fn add_growth(total: &mut Histogram, before: Option<&Cumulative>, now: &Cumulative) {
+    let nothing = Cumulative::default();
+    let mut before = before.unwrap_or(&nothing);
+    let old = |before: &Cumulative, bound| before.buckets.get(bound).copied().unwrap_or_default();
+    if now.buckets.iter().any(|(bound, count)| *count < old(before, bound)) {
+        // The source began anew: all that it has now is new.
+        before = &nothing;
+    }
+    let mut below = 0.0_f64;
+    for (bound, count) in &now.buckets {
+        let gained = count - old(before, bound);
+        total.add(*bound, (gained - below).max(0.0));
+        below = below.max(gained);
+    }
+    total.add_sum((now.sum - before.sum).max(0.0));
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::float_cmp)]
+
+    use pomarium_kernel::units::Fraction;
+
+    use super::super::histogram::Bound;
+    use super::super::scrape::Series;
+    use super::*;
+
+    const STALE: Span = Span::from_secs(45);
+
+    fn series(text: &str) -> Series {
+        text.to_owned()
+    }
+
+    fn pool() -> PoolId {
+        PoolId::new("assistants", "chat")
+    }
+
+    fn at(secs: i64) -> Timestamp {
+        Timestamp::from_millis(secs * 1_000)
+    }
+
+    fn requests(count: f64) -> Scrape {
+        let mut scrape = Scrape::default();
+        scrape.counters.insert((Counter::Requests, series("a")), count);
+        scrape
+    }
+
+    fn ttft(fast: f64, all: f64) -> Scrape {
+        let buckets = [(1.0, fast), (10.0, all), (f64::INFINITY, all)];
+        let cumulative = Cumulative {
+            buckets: buckets.iter().map(|(b, c)| (Bound::new(*b).unwrap(), *c)).collect(),
+            sum: all,
+        };
+        let mut scrape = Scrape::default();
+        scrape
+            .distributions
+            .insert((Distribution::TimeToFirstToken, series("a")), cumulative);
+        scrape
+    }
+
+    fn ledger(rounds: &[(i64, Scrape)]) -> Ledger {
+        let mut ledger = Ledger::open(at(0));
+        for (secs, scrape) in rounds {
+            ledger.absorb(String::new(), scrape.clone());
+            ledger.complete(at(*secs));
+        }
+        ledger
+    }
+
+    fn rates(ledger: &Ledger, now: i64) -> Option<(f64, f64)> {
+        match ledger.demand(&pool(), at(now), STALE) {
+            Demand::Known(seen) => Some((seen.rate_1m.as_per_second(), seen.rate_5m.as_per_second())),
+            Demand::Unknown { .. } => None,
+        }
+    }
+
+    #[test]
+    fn rates_are_what_was_added_over_each_window() {
+        let rounds: Vec<_> = (0..=20).map(|n| (n * 15, requests(n as f64 * 30.0))).collect();
+        assert_eq!(rates(&ledger(&rounds), 300), Some((2.0, 2.0)));
+        let mut faster = rounds.clone();
+        faster.extend((21..=24).map(|n| (n * 15, requests(600.0 + (n - 20) as f64 * 60.0))));
+        let (minute, five) = rates(&ledger(&faster), 360).unwrap();
+        assert_eq!(minute, 4.0);
+        assert!((five - (240.0 * 2.0 + 240.0) / 300.0).abs() < 1e-9, "{five}");
+    }
+
+    #[test]
+    fn a_source_that_restarts_is_not_negative_and_loses_nothing() {
+        let rounds = [
+            (0, requests(1_000.0)),
+            (15, requests(1_030.0)),
+            (30, requests(10.0)),
+            (45, requests(40.0)),
+        ];
+        assert_eq!(rates(&ledger(&rounds), 45), Some((70.0 / 45.0, 70.0 / 45.0)));
+    }
+
+    #[test]
+    fn what_a_new_source_counted_before_is_not_recent() {
+        let mut ledger = ledger(&[(0, requests(100.0)), (15, requests(130.0))]);
+        ledger.absorb("other".into(), requests(1e9));
+        ledger.absorb(String::new(), requests(160.0));
+        ledger.complete(at(30));
+        assert_eq!(rates(&ledger, 30), Some((2.0, 2.0)));
+    }
+
+    #[test]
+    fn a_series_that_a_known_source_shows_for_the_first_time_began_at_zero() {
+        let ledger = ledger(&[(0, Scrape::default()), (15, requests(30.0))]);
+        assert_eq!(rates(&ledger, 15), Some((2.0, 2.0)));
+    }
+
+    #[test]
+    fn missing_stale_and_single_samples_are_unknown() {
+        assert_eq!(rates(&ledger(&[]), 0), None);
+        assert_eq!(rates(&ledger(&[(0, requests(5.0))]), 0), None, "one sample");
+        let two = ledger(&[(0, requests(5.0)), (15, requests(5.0))]);
+        assert_eq!(
+            rates(&two, 15),
+            Some((0.0, 0.0)),
+            "measured and nothing arrived is known"
+        );
+        assert_eq!(rates(&two, 60), Some((0.0, 0.0)), "three intervals old");
+        assert_eq!(rates(&two, 61), None, "older than that");
+        assert_eq!(
+            rates(&ledger(&[(0, Scrape::default()), (15, Scrape::default())]), 15),
+            None,
+            "no such metric"
+        );
+    }
+
+    #[test]
+    fn an_incomplete_round_says_why_and_leaves_the_last_sample_to_age() {
+        let mut ledger = ledger(&[(0, requests(5.0)), (15, requests(5.0))]);
+        ledger.incomplete(Problem::new(Reason::MetricsUnavailable, "no answer"));
+        assert!(rates(&ledger, 30).is_some());
+        let Demand::Unknown { since, problem } = ledger.demand(&pool(), at(100), STALE) else {
+            panic!("stale demand must be unknown")
+        };
+        assert_eq!((since, problem.message.as_str()), (at(15), "no answer"));
+    }
+
+    #[test]
+    fn objectives_are_measured_over_what_was_added() {
+        let objective = Objective {
+            metric: Metric::TimeToFirstToken,
+            percentile: Fraction::new(0.95),
+            threshold: Span::from_secs(1),
+            window: Span::from_hours(24),
+        };
+        let measured = |ledger: &Ledger, names: &Names| ledger.measured(&objective, names, &pool(), at(15), STALE);
+        let names = &super::super::gateway::NAMES;
+        let seen = ledger(&[(0, ttft(1_000.0, 5_000.0)), (15, ttft(1_090.0, 5_100.0))]);
+        let Measured::Known {
+            value_ms,
+            attained,
+            samples,
+            ..
+        } = measured(&seen, names)
+        else {
+            panic!("must be known")
+        };
+        assert_eq!((attained.get(), samples), (0.9, 100));
+        assert!((value_ms - 5_500.0).abs() < 1e-6, "{value_ms}");
+
+        let idle = ledger(&[(0, ttft(1.0, 1.0)), (15, ttft(1.0, 1.0))]);
+        assert!(matches!(measured(&idle, names), Measured::Unknown { .. }));
+        assert_eq!(
+            measured(&seen, super::super::engine::llama_cpp::NAMES),
+            Measured::ModelOnly
+        );
+    }
+
+    #[test]
+    fn memory_is_bounded() {
+        let rounds: Vec<_> = (0..1_000).map(|n| (n, requests(n as f64))).collect();
+        assert!(ledger(&rounds).samples.len() <= MAX_SAMPLES);
+        let slow: Vec<_> = (0..1_000).map(|n| (n * 15, requests(n as f64))).collect();
+        assert!(ledger(&slow).samples.len() <= 22);
+    }
+
+    #[test]
+    fn an_engine_that_counts_tokens_only_still_tells_its_load() {
+        let tokens = |prompt, output| {
+            let mut scrape = Scrape::default();
+            scrape.counters.insert((Counter::PromptTokens, series("")), prompt);
+            scrape.counters.insert((Counter::OutputTokens, series("")), output);
+            scrape
+        };
+        let seen = ledger(&[(0, tokens(0.0, 0.0)), (60, tokens(512.0 * 60.0, 100.0 * 60.0))]);
+        let Demand::Known(arrivals) = seen.demand(&pool(), at(60), STALE) else {
+            panic!("must be known")
+        };
+        assert_eq!(arrivals.rate_1m.as_per_second(), 1.0);
+        assert_eq!(arrivals.lengths.unwrap().classes, [(512, 100)]);
+    }
+}

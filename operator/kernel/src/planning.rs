@@ -1,0 +1,95 @@
+//! From a snapshot to a plan.
+//!
+//! The tactical planner: what every site, group and pool needs right now. Pure and deterministic; the order of the input
+//! does not matter, and planning again what is being done already changes nothing.
+//!
+//! # One pass
+//!
+//! | step | module |
+//! |---|---|
+//! | index the snapshot, and see where anything may be done at all | `world`, `stock` |
+//! | for each pool, the highest priority first: | `pools` |
+//! | – where it may run, in which order | `options` |
+//! | – where each of its replicas stands | `crew` |
+//! | – what arrives, as far as it can be believed | `demand` |
+//! | – what is missing, and where it goes | `grow`, `slots`, `model` |
+//! | – what is too much, and what goes first | `shrink` |
+//! | – who has to go: replacement first | `leave` |
+//! | – a step for every drain | `drains` |
+//! | servers asked for, called back, drained, given back | `servers` |
+//! | what to say about all of it | `conditions` |
+//!
+//! # Guarantees
+//! Nothing is removed on a metric gap, from a site that does not answer, or while the rest would not carry the measured
+//! demand; nothing is placed where trust, residency or licence forbid it; nothing is asked for from an inventory that is not
+//! known; no replica that may still answer a request is deleted, unless the pool's deadline says so.
+
+mod conditions;
+mod crew;
+mod demand;
+mod draft;
+mod drains;
+mod figures;
+mod grow;
+mod leave;
+mod model;
+mod options;
+mod policy;
+mod pools;
+mod servers;
+mod shrink;
+mod slots;
+mod stock;
+mod world;
+
+use std::collections::BTreeMap;
+
+use self::crew::{Crew, Standing, voluntary};
+use self::draft::Draft;
+use self::pools::{Shared, rank};
+use self::servers::Claims;
+use self::stock::Stock;
+use self::world::World;
+use crate::names::GroupName;
+use crate::plan::Plan;
+use crate::snapshot::Snapshot;
+use crate::time::Timestamp;
+
+/// Plans what every site, group and pool needs right now.
+pub fn plan(snapshot: &Snapshot, now: Timestamp) -> Plan {
+    let world = World::new(snapshot, now);
+    let mut crews: Vec<Crew> = snapshot
+        .pools
+        .iter()
+        .map(|(id, pool)| Crew::muster(&world, id, pool))
+        .collect();
+    crews.sort_by_key(|crew| (rank(crew.pool), crew.id));
+    let mut shared = Shared {
+        stock: Stock::of(&world),
+        claims: Claims::default(),
+        draining: draining_by_choice(&crews),
+        preempted: BTreeMap::new(),
+        draft: Draft::new(now),
+    };
+    crews.reverse();
+    while let Some(crew) = crews.pop() {
+        pools::decide(&world, crew, &crews, &mut shared);
+    }
+    servers::manage(&world, &mut shared.stock, &shared.claims, &mut shared.draft);
+    conditions::group::describe(&world, &shared.stock, &mut shared.draft);
+    conditions::site::describe(&world, &mut shared.draft);
+    shared.draft.finish()
+}
+
+fn draining_by_choice(crews: &[Crew]) -> BTreeMap<GroupName, u32> {
+    let mut draining = BTreeMap::new();
+    for member in crews.iter().flat_map(|crew| crew.of(Standing::Draining)) {
+        if member.replica.drain.is_some_and(|drain| voluntary(drain.reason)) {
+            *draining.entry(member.replica.group.clone()).or_default() += 1;
+        }
+    }
+    draining
+}
+
+#[cfg(test)]
+mod tests;

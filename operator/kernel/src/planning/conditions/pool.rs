@@ -1,0 +1,302 @@
+//! What to say about a pool.
+
+use std::collections::BTreeSet;
+
+use super::{because, condition};
+use crate::feasibility::feasible;
+use crate::lifecycle::ReplicaState;
+use crate::names::GroupName;
+use crate::plan::{Condition, ConditionKind, PoolOutlook, Truth};
+use crate::planning::crew::{Crew, Standing};
+use crate::planning::demand::Need;
+use crate::planning::figures;
+use crate::planning::grow::Growth;
+use crate::planning::model::{Counts, Model, total};
+use crate::planning::options::{Options, energy};
+use crate::planning::policy::MIN_SAMPLES;
+use crate::planning::shrink::{Shrinkage, Verdict};
+use crate::planning::slots::Source;
+use crate::planning::world::World;
+use crate::reason::{Problem, Reason};
+use crate::snapshot::{Measured, Metric, Period, PoolMemory};
+use crate::time::Span;
+use crate::units::{Fraction, Money, Rate};
+
+/// Everything that a pass found out about a pool.
+pub(crate) struct Findings<'f, 'a> {
+    pub(crate) crew: &'f Crew<'a>,
+    pub(crate) options: &'f Options<'a>,
+    pub(crate) model: &'f Model<'f>,
+    pub(crate) need: &'f Need<'f>,
+    pub(crate) target: Counts,
+    pub(crate) growth: Growth,
+    pub(crate) shrinkage: Option<Shrinkage>,
+    /// Drains that are over their deadline and kept.
+    pub(crate) kept: u32,
+    pub(crate) memory: PoolMemory,
+}
+
+/// What to say about a pool.
+pub(crate) fn outlook(world: &World, findings: Findings) -> PoolOutlook {
+    let crew = findings.crew;
+    let serving = crew.serving();
+    let sustainable =
+        (total(&serving) == 0 || !findings.options.choices.is_empty()).then(|| findings.model.sustainable(&serving));
+    let demand = findings.need.rate();
+    let current = crew
+        .members
+        .iter()
+        .filter(|member| !matches!(member.replica.state, ReplicaState::Ended));
+    PoolOutlook {
+        target: total(&findings.target),
+        current: u32::try_from(current.count()).unwrap_or(u32::MAX),
+        serving: total(&serving),
+        draining: u32::try_from(crew.of(Standing::Draining).count()).unwrap_or(u32::MAX),
+        by_group: findings.target.clone(),
+        demand: demand.map(figures::rate),
+        sustainable: sustainable.map(figures::rate),
+        utilization: demand
+            .zip(sustainable)
+            .and_then(|(demand, sustainable)| utilization(demand, sustainable)),
+        hourly: hourly(world, crew),
+        conditions: conditions(world, &findings, &serving),
+        memory: findings.memory,
+    }
+}
+
+fn utilization(demand: Rate, sustainable: Rate) -> Option<Fraction> {
+    let sustainable = sustainable.as_per_second();
+    (sustainable > 0.0).then(|| figures::fraction(Fraction::new(demand.as_per_second() / sustainable)))
+}
+
+/// Leases and energy of the servers that the pool runs on.
+fn hourly(world: &World, crew: &Crew) -> Money {
+    let mut seen = BTreeSet::new();
+    crew.members
+        .iter()
+        .filter(|member| seen.insert((&member.replica.site, &member.replica.server)))
+        .filter_map(|member| world.group(&member.replica.group))
+        .map(|(group, site)| group.pricing.hourly + energy(site, group.power.busy_watts))
+        .sum()
+}
+
+fn conditions(world: &World, findings: &Findings, serving: &Counts) -> Vec<Condition> {
+    let stalled = stalled(world, findings);
+    let reconciling = if stalled.is_some() {
+        None
+    } else {
+        reconciling(findings, serving)
+    };
+    let mut conditions = vec![ready(findings, serving, stalled.as_ref(), reconciling.as_ref())];
+    conditions.extend(reconciling.map(|problem| because(ConditionKind::Reconciling, Truth::True, problem)));
+    conditions.extend(stalled.map(|problem| because(ConditionKind::Stalled, Truth::True, problem)));
+    conditions.push(objectives(findings));
+    conditions.push(budget(world, findings));
+    conditions.push(capacity(findings, serving));
+    conditions.push(metrics(findings));
+    conditions
+}
+
+/// Nothing but a change of a spec, or another group, helps.
+fn stalled(world: &World, findings: &Findings) -> Option<Problem> {
+    let pool = findings.crew.pool;
+    if pool.deleting {
+        return None;
+    }
+    feasible(pool, &world.snapshot.groups, &world.snapshot.sites).err()
+}
+
+/// Work that the spec asks for and that is not done.
+fn reconciling(findings: &Findings, serving: &Counts) -> Option<Problem> {
+    let (crew, pool) = (findings.crew, findings.crew.pool);
+    let some = |reason, message: String| Some(Problem::new(reason, message));
+    if pool.paused {
+        return None;
+    }
+    if pool.deleting {
+        let left = crew.members.len();
+        return some(Reason::PoolDeleted, format!("{left} replicas are still there"));
+    }
+    if let Some((member, reason)) = crew.leaving().find(|(_, reason)| *reason != Reason::ReplicaLost) {
+        let server = &member.replica.server;
+        return some(reason, format!("the replica on server {server} is to be replaced"));
+    }
+    let replaced = |reason| {
+        matches!(
+            reason,
+            Reason::RevisionReplaced | Reason::NoLongerPermitted | Reason::AboveMaximum
+        )
+    };
+    let draining = crew
+        .of(Standing::Draining)
+        .filter_map(|member| member.replica.drain)
+        .find(|drain| replaced(drain.reason));
+    if let Some(drain) = draining {
+        return some(drain.reason, "replicas are being drained".to_owned());
+    }
+    if total(serving) < pool.replicas.min {
+        let message = format!(
+            "{} serve, of at least {}",
+            figures::replicas(serving),
+            pool.replicas.min
+        );
+        return match &findings.growth.short {
+            Some(problem) => some(problem.reason, format!("{message}: {}", problem.message)),
+            None if on_the_way(findings) => some(Reason::ServersComing, message),
+            None => some(Reason::ReplicasLoading, message),
+        };
+    }
+    None
+}
+
+/// Servers have to come first.
+fn on_the_way(findings: &Findings) -> bool {
+    findings
+        .growth
+        .slots
+        .iter()
+        .any(|(slot, _, _)| matches!(slot.source, Source::Coming | Source::Purchase | Source::Vacating(_)))
+}
+
+fn ready(findings: &Findings, serving: &Counts, stalled: Option<&Problem>, reconciling: Option<&Problem>) -> Condition {
+    let pool = findings.crew.pool;
+    if pool.paused {
+        let message = format!("paused; {} serve", figures::replicas(serving));
+        return condition(ConditionKind::Ready, Truth::Unknown, Reason::Paused, message);
+    }
+    if let Some(problem) = stalled.or(reconciling) {
+        return because(ConditionKind::Ready, Truth::False, problem.clone());
+    }
+    let message = match findings.shrinkage.as_ref().map(|shrinkage| &shrinkage.verdict) {
+        Some(Verdict::Hold(problem, _)) if problem.reason == Reason::LeasePaid => {
+            format!("{} serve; {}", figures::replicas(serving), problem.message)
+        }
+        _ if findings.kept > 0 => format!(
+            "{} serve; {} drains are over their deadline and wait on",
+            figures::replicas(serving),
+            findings.kept
+        ),
+        _ => format!("{} serve", figures::replicas(serving)),
+    };
+    condition(ConditionKind::Ready, Truth::True, Reason::OnTarget, message)
+}
+
+fn objectives(findings: &Findings) -> Condition {
+    let pool = findings.crew.pool;
+    let mut told = Vec::new();
+    let mut worst: Option<(Truth, Reason)> = None;
+    for (objective, measured) in pool.objectives.iter().zip(&pool.measured) {
+        let name = match objective.metric {
+            Metric::TimeToFirstToken => "TTFT",
+            Metric::InterTokenLatency => "ITL",
+        };
+        let name = format!("p{:.0} {name}", objective.percentile.get() * 100.0);
+        let (verdict, text) = match measured {
+            Measured::Known { samples, .. } if *samples < MIN_SAMPLES => (
+                (Truth::Unknown, Reason::MetricsUnavailable),
+                format!("{name}: fewer than {MIN_SAMPLES} requests"),
+            ),
+            Measured::Known { value_ms, attained, .. } => (
+                if *attained >= objective.percentile {
+                    (Truth::True, Reason::ObjectiveAttained)
+                } else {
+                    (Truth::False, Reason::ObjectiveMissed)
+                },
+                format!(
+                    "{name} {} ms of {} ms",
+                    figures::two(*value_ms),
+                    objective.threshold.as_millis()
+                ),
+            ),
+            Measured::ModelOnly => (
+                (Truth::Unknown, Reason::ModelOnly),
+                format!("{name}: the engine exports no such metric"),
+            ),
+            Measured::Unknown { problem } => ((Truth::Unknown, problem.reason), format!("{name}: {}", problem.message)),
+        };
+        told.push(text);
+        // A miss outweighs what is unknown, and that outweighs what holds.
+        let weight = |truth: Truth| match truth {
+            Truth::False => 2,
+            Truth::Unknown => 1,
+            Truth::True => 0,
+        };
+        if worst.is_none_or(|(truth, _)| weight(verdict.0) > weight(truth)) {
+            worst = Some(verdict);
+        }
+    }
+    let (truth, reason) = worst.unwrap_or((Truth::Unknown, Reason::MetricsUnavailable));
+    condition(ConditionKind::SLOMet, truth, reason, told.join("; "))
+}
+
+fn budget(world: &World, findings: &Findings) -> Condition {
+    let kind = ConditionKind::WithinBudget;
+    let Some(budget) = findings.crew.pool.budget else {
+        return condition(kind, Truth::True, Reason::NoBudget, "no budget is set");
+    };
+    let (span, period) = match budget.period {
+        Period::Day => (Span::from_hours(24), "day"),
+        Period::Week => (Span::from_hours(7 * 24), "week"),
+        Period::Month => (Span::from_hours(30 * 24), "month"),
+    };
+    let hourly = hourly(world, findings.crew);
+    let message = format!(
+        "{hourly} an hour now, {} of {} if that went on for a {period}; spending is not counted yet",
+        hourly.for_span(span),
+        budget.amount
+    );
+    let truth = if hourly.for_span(span) <= budget.amount {
+        Truth::True
+    } else {
+        Truth::Unknown
+    };
+    condition(kind, truth, Reason::UnderBudget, message)
+}
+
+fn capacity(findings: &Findings, serving: &Counts) -> Condition {
+    let kind = ConditionKind::CapacityAvailable;
+    if let Some(problem) = &findings.growth.short {
+        return because(kind, Truth::False, problem.clone());
+    }
+    let load = match findings.need.rate() {
+        None => {
+            let message = format!("demand is unknown; {} serve", figures::replicas(serving));
+            return condition(kind, Truth::Unknown, Reason::MetricsUnavailable, message);
+        }
+        Some(rate) => format!(
+            "{} requests/s of {} sustainable on {}",
+            figures::two(rate.as_per_second()),
+            figures::two(findings.model.sustainable(serving).as_per_second()),
+            figures::replicas(serving),
+        ),
+    };
+    let wanted = total(&findings.target);
+    if on_the_way(findings) {
+        let groups: BTreeSet<&GroupName> = findings.growth.slots.iter().map(|(slot, _, _)| &slot.group).collect();
+        let groups: Vec<_> = groups.into_iter().map(GroupName::as_str).collect();
+        let message = format!("{load}; {wanted} wanted, servers of {} are coming", groups.join(", "));
+        return condition(kind, Truth::False, Reason::ServersComing, message);
+    }
+    if total(serving) < wanted {
+        let message = format!("{load}; {wanted} wanted, the rest is loading");
+        return condition(kind, Truth::False, Reason::ReplicasLoading, message);
+    }
+    condition(kind, Truth::True, Reason::OnTarget, load)
+}
+
+fn metrics(findings: &Findings) -> Condition {
+    let kind = ConditionKind::MetricsAvailable;
+    match findings.need {
+        Need::Unknown(problem) => because(kind, Truth::False, problem.clone()),
+        Need::Known { lengths: None, .. } => {
+            let message = "arrivals are measured; too few requests were seen to know their lengths";
+            condition(kind, Truth::True, Reason::MetricsRead, message)
+        }
+        Need::Known { .. } => condition(
+            kind,
+            Truth::True,
+            Reason::MetricsRead,
+            "arrivals and lengths are measured",
+        ),
+    }
+}

@@ -1,0 +1,73 @@
+//! The plan while it is being made.
+
+use crate::plan::{Action, Decision, Plan, Rejected};
+use crate::reason::Reason;
+use crate::time::Timestamp;
+
+/// Decisions collected so far, and when to look again.
+#[derive(Debug)]
+pub(crate) struct Draft {
+    now: Timestamp,
+    pub(crate) plan: Plan,
+}
+
+impl Draft {
+    pub(crate) fn new(now: Timestamp) -> Self {
+        Self {
+            now,
+            plan: Plan::default(),
+        }
+    }
+
+    /// Adds a decision without rejected alternatives.
+    pub(crate) fn decide(&mut self, action: Action, reason: Reason, message: impl Into<String>) {
+        self.decide_against(action, reason, message, Vec::new());
+    }
+
+    /// Adds a decision. The same action twice is one.
+    pub(crate) fn decide_against(
+        &mut self,
+        action: Action,
+        reason: Reason,
+        message: impl Into<String>,
+        mut rejected: Vec<Rejected>,
+    ) {
+        if self.plan.decisions.iter().any(|decision| decision.action == action) {
+            return;
+        }
+        rejected.truncate(Decision::MAX_REJECTED);
+        self.plan.decisions.push(Decision {
+            action,
+            reason,
+            message: message.into(),
+            rejected,
+        });
+    }
+
+    /// Asks for another look at `at`, if that is still to come.
+    pub(crate) fn wake(&mut self, at: Timestamp) {
+        if at > self.now && self.plan.wake_at.is_none_or(|earlier| at < earlier) {
+            self.plan.wake_at = Some(at);
+        }
+    }
+
+    /// The finished plan: what brings capacity comes before what takes it away.
+    pub(crate) fn finish(mut self) -> Plan {
+        self.plan.decisions.sort_by_key(|decision| phase(&decision.action));
+        self.plan
+    }
+}
+
+fn phase(action: &Action) -> u8 {
+    match action {
+        Action::UndrainServer { .. } => 0,
+        Action::OpenReplica { .. } => 1,
+        Action::StartReplica { .. } => 2,
+        Action::RequestServer { .. } => 3,
+        // The taint first, so that nothing new lands on a server whose replica is being fenced.
+        Action::DrainServer { .. } => 4,
+        Action::DrainReplica { .. } => 5,
+        Action::RemoveReplica { .. } => 6,
+        Action::ReleaseServer { .. } => 7,
+    }
+}

@@ -1,0 +1,146 @@
+//! Replicas that have to go: replacement first, unless the reason outranks capacity.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
+use super::crew::{Crew, Member, Standing, outranks, victim_order, voluntary};
+use super::demand::Need;
+use super::figures;
+use super::model::{Counts, Model, total, without};
+use super::options::Options;
+use super::policy::TARGET_UTILIZATION;
+use super::shrink::disruption;
+use super::world::World;
+use crate::names::{GroupName, ReplicaName};
+use crate::reason::Reason;
+
+/// Marks the one replica of an old revision that is replaced next. Surge one, drain one: never two at a time.
+pub(crate) fn roll(crew: &mut Crew, options: &Options) {
+    let pool = crew.pool;
+    let rolling = crew.of(Standing::Draining).any(|member| {
+        member
+            .replica
+            .drain
+            .is_some_and(|drain| drain.reason == Reason::RevisionReplaced)
+    });
+    if rolling {
+        return;
+    }
+    let next = crew
+        .members
+        .iter_mut()
+        .filter(|member| {
+            member.standing == Standing::Keeper
+                && member.replica.revision != pool.revision
+                && !member.hands_off
+                && !member.held()
+        })
+        .min_by_key(|member| {
+            (
+                Reverse(options.place(&member.replica.group, true)),
+                victim_order(member, pool),
+            )
+        });
+    if let Some(member) = next {
+        member.standing = Standing::Leaving(Reason::RevisionReplaced);
+    }
+}
+
+/// Marks replicas on servers that a pool of higher priority takes.
+pub(crate) fn preempt(crew: &mut Crew, taken: &Counts) {
+    let pool = crew.pool;
+    for (group, &count) in taken {
+        let mut victims: Vec<&mut Member> = crew
+            .members
+            .iter_mut()
+            .filter(|member| {
+                member.standing == Standing::Keeper
+                    && member.replica.group == *group
+                    && !member.hands_off
+                    && !member.held()
+            })
+            .collect();
+        victims.sort_by_cached_key(|member| victim_order(member, pool));
+        for member in victims.into_iter().take(usize::try_from(count).unwrap_or(usize::MAX)) {
+            member.standing = Standing::Leaving(Reason::Preempted);
+        }
+    }
+}
+
+/// Whose drain begins now, with reason and sentence.
+///
+/// `wanted` is how many replicas the pool wants; `replaceable` whether there are servers for those that are missing.
+pub(crate) fn leave(
+    world: &World,
+    crew: &Crew,
+    model: &Model,
+    need: &Need,
+    wanted: u32,
+    replaceable: bool,
+    draining: &mut BTreeMap<GroupName, u32>,
+) -> Vec<(ReplicaName, Reason, String)> {
+    let mut serving = crew.serving();
+    let mut going = Vec::new();
+    let mut leaving: Vec<_> = crew.leaving().filter(|(member, _)| !member.hands_off).collect();
+    leaving.sort_by_cached_key(|(member, _)| victim_order(member, crew.pool));
+    for (member, reason) in leaving {
+        let group = &member.replica.group;
+        let rest = if member.serving {
+            without(&serving, group)
+        } else {
+            serving.clone()
+        };
+        if !outranks(reason) {
+            let too_few = member.serving && !holds(crew, model, need, &rest, wanted, replaceable);
+            let by_choice = voluntary(reason)
+                && world
+                    .group(group)
+                    .is_some_and(|(found, _)| disruption(group, &found.disruption, draining).is_some());
+            if too_few || by_choice || member.held() {
+                continue;
+            }
+        }
+        if voluntary(reason) {
+            *draining.entry(group.clone()).or_default() += 1;
+        }
+        going.push((member.name.clone(), reason, sentence(member, reason, &rest)));
+        serving = rest;
+    }
+    going
+}
+
+/// Whether `rest` is enough until the others come back.
+fn holds(crew: &Crew, model: &Model, need: &Need, rest: &Counts, wanted: u32, replaceable: bool) -> bool {
+    let left = total(rest);
+    match need {
+        Need::Unknown(_) | Need::Known { lengths: None, .. }
+            if need.rate().is_none_or(|rate| rate.as_per_second() > 0.0) =>
+        {
+            left >= wanted
+        }
+        Need::Known { rate, .. } => {
+            left >= crew.pool.replicas.min
+                && (model.lack(rest, *rate, TARGET_UTILIZATION).is_none()
+                    // Nothing can take its place: the spare that is there for losses is there for this.
+                    || (!replaceable && model.carries(rest, *rate, TARGET_UTILIZATION)))
+        }
+        Need::Unknown(_) => false,
+    }
+}
+
+fn sentence(member: &Member, reason: Reason, rest: &Counts) -> String {
+    let server = &member.replica.server;
+    let left = figures::replicas(rest);
+    match reason {
+        Reason::PoolDeleted => "the pool is being deleted".to_owned(),
+        Reason::NoLongerPermitted => {
+            format!("trust, residency or licence do not permit the pool on server {server} any more")
+        }
+        Reason::ReplicaLost => format!("server {server} or the replica on it does not answer; {left} serve on"),
+        Reason::ServerCordoned => format!("server {server} is cordoned; {left} serve on"),
+        Reason::SiteDraining => format!("site {} is being drained; {left} serve on", member.replica.site),
+        Reason::RevisionReplaced => format!("it runs revision {}; {left} serve on", member.replica.revision),
+        Reason::Preempted => format!("server {server} is needed by a pool of higher priority; {left} serve on"),
+        _ => format!("{left} serve on"),
+    }
+}

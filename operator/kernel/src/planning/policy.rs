@@ -1,0 +1,57 @@
+//! The planner's constants, each with its reason.
+
+use crate::time::Span;
+
+/// Replicas are added when demand exceeds this share of what they sustain.
+///
+/// The sustainable rate already holds the objectives; the rest is for bursts within the minute that demand is measured
+/// over, until the next replica serves.
+pub(crate) const TARGET_UTILIZATION: f64 = 0.85;
+
+/// A replica is taken out only if the rest is loaded below this share. The gap to [`TARGET_UTILIZATION`] is the
+/// hysteresis: demand must rise by more than a tenth before what was taken out is needed again.
+pub(crate) const SHRINK_UTILIZATION: f64 = 0.75;
+
+/// Measurements older than this are unknown: eight scrapes of 15 s.
+pub(crate) const MEASURE_MAX_AGE: Span = Span::from_minutes(2);
+
+/// Fewer replicas must do for so long before an own one is taken out: it is back within its load time.
+pub(crate) const HOLD_DOWN: Span = Span::from_minutes(5);
+
+/// The same for a leased one: to want it back costs a lead time and a new minimum lease.
+pub(crate) const HOLD_DOWN_HOSTED: Span = Span::from_minutes(10);
+
+/// Between two voluntary removals of one pool, so that measurements show the effect of the first.
+pub(crate) const REMOVAL_STEP: Span = Span::from_secs(30);
+
+/// An objective must be missed for so long before the reactive rule adds to what the model says.
+pub(crate) const REACT_AFTER: Span = Span::from_minutes(1);
+
+/// After an addition the reactive rule waits: percentiles are measured over five minutes and still show the time before.
+pub(crate) const REACT_COOLDOWN: Span = Span::from_minutes(5);
+
+/// Fewer requests than this say nothing about a percentile.
+pub(crate) const MIN_SAMPLES: u64 = 20;
+
+/// Nothing is taken out while a measured percentile is above this share of its threshold.
+pub(crate) const COMFORT: f64 = 0.8;
+
+/// A model that predicts less than half of what is measured is not used to take capacity away. One that predicts more
+/// errs on the safe side.
+pub(crate) const MISPREDICTED: f64 = 2.0;
+
+/// After a refusal for want of machines a group is not asked for so long.
+pub(crate) const OUT_OF_STOCK_HOLD_DOWN: Span = Span::from_minutes(10);
+
+/// An unused server is given back after so long.
+pub(crate) const SERVER_IDLE_HOLD_DOWN: Span = Span::from_minutes(5);
+
+/// How long a drain usually takes: long answers stream for a minute or two. A paid lease serves until then; what the
+/// drain takes longer is billed by the second.
+pub(crate) const DRAIN_ESTIMATE: Span = Span::from_minutes(2);
+
+/// How long before its paid term ends the work of a leased server moves to an own one: load, then drain.
+pub(crate) const RETURN_LEAD: Span = Span::from_minutes(5);
+
+/// A site that does not answer is believed to serve on for so long, if nothing is measured to the contrary.
+pub(crate) const LOST_GRACE: Span = Span::from_minutes(2);

@@ -1,0 +1,150 @@
+//! Servers that are there for the taking, by group. Shared by all pools of a pass: what one takes, the next cannot.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::policy::OUT_OF_STOCK_HOLD_DOWN;
+use super::world::{World, is_usable};
+use crate::lifecycle::{ReplicaState, ServerState, server::FAILED_RETENTION};
+use crate::names::{GroupName, ServerName};
+use crate::reason::{Problem, Reason};
+use crate::snapshot::{Group, Mode, Server};
+use crate::time::Timestamp;
+
+/// What one group has to give.
+#[derive(Debug, Default)]
+pub(crate) struct Shelf {
+    /// Ready and empty.
+    pub(crate) free: BTreeSet<ServerName>,
+    /// On their way out by our own decision, and not given back yet.
+    pub(crate) reversible: BTreeSet<ServerName>,
+    /// Ready; what runs there is leaving.
+    pub(crate) vacating: BTreeSet<ServerName>,
+    /// On their way in.
+    pub(crate) coming: u32,
+    /// More that may be asked for now.
+    pub(crate) growable: u32,
+    /// Why no more may be asked for, if so.
+    pub(crate) refused: Option<Problem>,
+    /// When `refused` may have passed.
+    pub(crate) retry_at: Option<Timestamp>,
+    /// Servers that pools of this pass ask for: for whom and why.
+    pub(crate) asked: Vec<Ask>,
+    /// Servers on their way out that pools of this pass want back.
+    pub(crate) reclaimed: BTreeSet<ServerName>,
+}
+
+/// A server that is to be asked for.
+#[derive(Clone, Debug)]
+pub(crate) struct Ask {
+    pub(crate) reason: Reason,
+    pub(crate) message: String,
+    pub(crate) rejected: Vec<crate::plan::Rejected>,
+}
+
+/// All shelves.
+#[derive(Debug)]
+pub(crate) struct Stock {
+    pub(crate) shelves: BTreeMap<GroupName, Shelf>,
+}
+
+impl Stock {
+    pub(crate) fn of(world: &World) -> Self {
+        let shelves = world
+            .snapshot
+            .groups
+            .iter()
+            .map(|(name, group)| (name.clone(), shelf(world, name, group)))
+            .collect();
+        Self { shelves }
+    }
+
+    pub(crate) fn shelf(&mut self, group: &GroupName) -> &mut Shelf {
+        self.shelves.entry(group.clone()).or_default()
+    }
+}
+
+fn shelf(world: &World, name: &GroupName, group: &Group) -> Shelf {
+    let mut shelf = Shelf::default();
+    if let Some(problem) = world.takes_no_work(name) {
+        shelf.refused = Some(problem);
+        return shelf;
+    }
+    for (server_name, server) in group.inventory.servers() {
+        let occupants = world.occupants(group, server_name);
+        let leaving = occupants.iter().all(|(_, replica)| {
+            replica.drain.is_some() || matches!(replica.state, ReplicaState::Terminating | ReplicaState::Ended)
+        });
+        if is_usable(server) && occupants.is_empty() {
+            shelf.free.insert(server_name.clone());
+        } else if is_usable(server) && leaving {
+            shelf.vacating.insert(server_name.clone());
+        } else if server.state == ServerState::Draining && !server.cordoned && !server.held && leaving {
+            shelf.reversible.insert(server_name.clone());
+        } else if server.state.is_coming() && !server.cordoned && !server.held {
+            shelf.coming += 1;
+        }
+    }
+    match may_grow(world, name, group) {
+        Ok(growable) => shelf.growable = growable,
+        Err((problem, retry_at)) => {
+            shelf.refused = Some(problem);
+            shelf.retry_at = retry_at;
+        }
+    }
+    shelf
+}
+
+/// How many more servers may be asked for now, or why none, and until when.
+fn may_grow(world: &World, name: &GroupName, group: &Group) -> Result<u32, (Problem, Option<Timestamp>)> {
+    let refuse = |reason, message: String, until| Err((Problem::new(reason, message), until));
+    let servers = group.inventory.servers();
+    let existing = servers
+        .values()
+        .filter(|server| server.state != ServerState::Gone)
+        .count();
+    let existing = u32::try_from(existing).unwrap_or(u32::MAX);
+    let most = world.most(group);
+    if !group.provider.grows {
+        return refuse(
+            Reason::CapacityExhausted,
+            format!("all {existing} servers of group {name} are in use and it cannot grow"),
+            None,
+        );
+    }
+    if group.mode != Mode::Auto {
+        return refuse(
+            Reason::AwaitingApproval,
+            format!("group {name} may only propose servers"),
+            None,
+        );
+    }
+    if let Some(since) = group.out_of_stock_since {
+        let until = since + OUT_OF_STOCK_HOLD_DOWN;
+        if world.now < until {
+            let message = format!("group {name} is out of stock since {since}; asked again at {until}");
+            return refuse(Reason::OutOfStock, message, Some(until));
+        }
+    }
+    let late = servers
+        .iter()
+        .filter(|(_, server)| server.state == ServerState::Failed)
+        .map(|(server_name, server)| (retained_until(server), server_name))
+        .max();
+    if let Some((until, server_name)) = late {
+        let message = format!("server {server_name} did not come in time; group {name} is asked again after {until}");
+        return refuse(Reason::LeaseLate, message, Some(until));
+    }
+    if existing >= most {
+        return refuse(
+            Reason::CapacityExhausted,
+            format!("group {name} is at its most: {existing} of {most} servers"),
+            None,
+        );
+    }
+    Ok(most - existing)
+}
+
+/// Until when a failed server is kept.
+pub(crate) fn retained_until(server: &Server) -> Timestamp {
+    server.since + FAILED_RETENTION
+}

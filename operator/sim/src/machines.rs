@@ -122,10 +122,6 @@ impl Machine {
     pub(crate) fn take_waiting(&mut self) -> Vec<RequestId> {
         self.engine.take_waiting().collect()
     }
-
-    pub(crate) fn take_running(&mut self) -> Vec<RequestId> {
-        self.engine.take_running()
-    }
 }
 
 /// What was paid, per group.

@@ -375,15 +375,15 @@ impl<'a> World<'a> {
             self.queue.push_back(id);
             return;
         };
-        let now_ns = self.to_ns(now_ms);
+        let at_ns = self.to_ns(now_ms);
         let times = self.scenario.groups[self.machines[machine].group].times;
         let index = slab_index(id);
         let work_ns = work_ns(&times, self.slab[index].prompt, self.scenario.mean_output_tokens);
         let (prompt, output) = (self.slab[index].prompt, self.slab[index].output);
         self.slab[index].work_ns = work_ns;
         self.slab[index].machine = machine;
-        self.settle(machine, now_ns);
-        if self.machines[machine].submit(now_ns, id, prompt, output).is_err() {
+        self.settle(machine, at_ns);
+        if self.machines[machine].submit(at_ns, id, prompt, output).is_err() {
             let request = self.take(id);
             self.miss(request.arrival_ms);
             self.requests.never_served += u64::from(self.scored(request.arrival_ms).is_some());
@@ -617,3 +617,6 @@ fn slab_index(id: RequestId) -> usize {
 fn ms(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
+
+#[cfg(test)]
+mod tests;

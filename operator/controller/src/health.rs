@@ -77,8 +77,8 @@ impl Health {
         for check in Check::ALL {
             let passes = self.passed[check as usize].load(Ordering::Relaxed);
             ready &= passes;
-            let (mark, word) = if passes { ('+', "ok") } else { ('-', "not yet") };
-            text.push_str(&format!("[{mark}]{} {word}\n", check.name()));
+            let (mark, word) = if passes { ("+", "ok") } else { ("-", "not yet") };
+            text.extend(["[", mark, "]", check.name(), " ", word, "\n"]);
         }
         (ready, text)
     }

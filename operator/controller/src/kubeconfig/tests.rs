@@ -205,9 +205,11 @@ fn text_that_is_not_utf8_or_nests_without_end_is_refused() {
         "a: &a [x,x,x,x,x,x,x,x,x,x]\n{}",
         (0..30).fold(String::new(), |mut text, n| {
             let before = if n == 0 { "a".to_owned() } else { format!("b{}", n - 1) };
-            text.push_str(&format!(
-                "b{n}: &b{n} [*{before},*{before},*{before},*{before},*{before},*{before},*{before},*{before}]\n"
-            ));
+            text.extend([
+                format!("b{n}: &b{n} ["),
+                format!("*{before},").repeat(7),
+                format!("*{before}]\n"),
+            ]);
             text
         })
     );

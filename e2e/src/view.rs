@@ -205,6 +205,7 @@ impl Picture {
                 .groups
                 .iter()
                 .flat_map(|group| &group.servers)
+                .filter(|(state, _)| **state != ServerView::Leaving)
                 .map(|(_, count)| count)
                 .sum();
             let _ = write!(

@@ -336,8 +336,17 @@ impl Observer {
             .filter_map(|event| self.decision(event, begun))
             .collect();
         views.sort_by(|a, b| b.at_secs.total_cmp(&a.at_secs));
-        views.truncate(DECISIONS);
-        views
+        let mut told: Vec<DecisionView> = Vec::new();
+        for view in views {
+            // The same about several servers in a row: the newest speaks for all.
+            let same = |last: &&mut DecisionView| last.reason == view.reason && last.subject == view.subject;
+            if let Some(last) = told.last_mut().filter(same) {
+                last.count += view.count;
+            } else if told.len() < DECISIONS {
+                told.push(view);
+            }
+        }
+        told
     }
 
     fn decision(&self, event: &Event, begun: Timestamp) -> Option<DecisionView> {

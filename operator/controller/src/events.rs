@@ -96,7 +96,29 @@ fn event(decision: &Decision) -> Event {
         reason: decision.reason.as_str().to_owned(),
         note: Some(note),
         action: name.to_owned(),
-        secondary: None,
+        secondary: Some(related(&decision.action)),
+    }
+}
+
+/// The server or replica that is acted upon. Without it the recorder takes decisions about several of them for one that
+/// repeats, and keeps the first one's note.
+fn related(action: &Action) -> ObjectReference {
+    let (kind, namespace, name) = match action {
+        Action::RequestServer { server, .. }
+        | Action::DrainServer { server, .. }
+        | Action::UndrainServer { server, .. }
+        | Action::ReleaseServer { server, .. }
+        | Action::StartReplica { server, .. } => ("Node", None, server.to_string()),
+        Action::OpenReplica { pool, replica }
+        | Action::DrainReplica { pool, replica, .. }
+        | Action::RemoveReplica { pool, replica, .. } => ("Pod", Some(&pool.namespace), replica.to_string()),
+    };
+    ObjectReference {
+        api_version: Some("v1".to_owned()),
+        kind: Some(kind.to_owned()),
+        namespace: namespace.cloned(),
+        name: Some(name),
+        ..ObjectReference::default()
     }
 }
 
@@ -167,6 +189,12 @@ mod tests {
             published(&[decision("hosted-0", "5.1 requests/s"), decision("hosted-1", "")]),
             1,
             "another one"
+        );
+        let related = |server: &str| event(&decision(server, "")).secondary;
+        assert_ne!(
+            related("hosted-0"),
+            related("hosted-1"),
+            "told apart by the recorder too"
         );
         assert_eq!(published(&[]), 0);
         assert_eq!(published(&[decision("hosted-0", "again")]), 1, "made anew");

@@ -11,10 +11,12 @@
 //! - [`router`]: a small inference gateway with the discipline `LeastWork`
 //! - [`load`]: replays a trace as real HTTP streams
 //! - [`view`]: what the demo shows while it runs
+//! - [`demo`]: all of it together, for people to watch
 //! - [`summary`]: what a run of the demo came to
 
 pub mod chart;
 pub mod cluster;
+pub mod demo;
 pub mod fleet;
 pub mod load;
 pub mod operator_process;

@@ -139,7 +139,7 @@ pub struct Router {
 }
 
 impl Router {
-    /// Starts listening. It knows no replica yet: see [`backends::watch`] and [`Router::open`].
+    /// Starts listening. It knows no replica yet: see [`Router::follow`] and [`Router::open`].
     pub async fn start(config: Config) -> Result<Self, RouterError> {
         let binding = |source| RouterError::Bind {
             address: config.bind,

@@ -77,8 +77,9 @@ impl VirtualTime {
         tokio::time::sleep(self.real(span)).await;
     }
 
+    /// The virtual time at a real one, in ms since the Unix epoch.
     #[expect(clippy::cast_possible_truncation, reason = "`as` saturates")]
-    fn at_real_ms(&self, real_ms: i64) -> Timestamp {
+    pub(crate) fn at_real_ms(&self, real_ms: i64) -> Timestamp {
         let elapsed = real_ms.saturating_sub(self.origin_ms);
         // Exact without compression: no detour through floating point.
         if self.scale <= 1.0 {

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::Pod;
@@ -11,6 +10,7 @@ use kube::{Api, Client, ResourceExt};
 use pomarium_api::labels;
 use pomarium_kernel::engine::StepTimes;
 
+use super::dispatch::Dispatcher;
 use super::{Backend, BackendId, Router};
 
 /// Name of the engine's port in a Pod.
@@ -48,11 +48,20 @@ pub struct Source {
     pub speeds: Speeds,
 }
 
-/// Keeps `router` up to date with the replicas at one site, until dropped.
-///
-/// A watch that fails goes on with back-off, and what is known stays known meanwhile: a site that cannot be watched is
-/// no reason to stop sending requests to replicas that answer.
-pub async fn watch(router: Arc<Router>, source: Source) {
+impl Router {
+    /// Keeps the router up to date with the replicas at one site, for as long as it runs.
+    ///
+    /// A watch that fails goes on with back-off, and what is known stays known meanwhile: a site that cannot be watched
+    /// is no reason to stop sending requests to replicas that answer.
+    pub fn follow(&self, source: Source) {
+        let (dispatcher, stop) = (self.shared.dispatcher.clone(), self.stop.clone());
+        tokio::spawn(async move {
+            let _ = stop.run_until_cancelled(watch(dispatcher, source)).await;
+        });
+    }
+}
+
+async fn watch(dispatcher: Dispatcher, source: Source) {
     let selector = format!("{}={},{}=true", labels::POOL, source.pool, labels::SERVING);
     let pods = Api::<Pod>::namespaced(source.client.clone(), &source.namespace);
     let events = watcher(pods, watcher::Config::default().labels(&selector));
@@ -63,12 +72,12 @@ pub async fn watch(router: Arc<Router>, source: Source) {
             Ok(Some(watcher::Event::Init)) => listed.clear(),
             Ok(Some(watcher::Event::InitApply(pod))) => {
                 listed.insert(id(&source, &pod));
-                follow(&router, &source, &pod);
+                take_over(&dispatcher, &source, &pod);
             }
-            Ok(Some(watcher::Event::InitDone)) => router.shared.dispatcher.keep_only(&source.site, &listed),
-            Ok(Some(watcher::Event::Apply(pod))) => follow(&router, &source, &pod),
+            Ok(Some(watcher::Event::InitDone)) => dispatcher.keep_only(&source.site, &listed),
+            Ok(Some(watcher::Event::Apply(pod))) => take_over(&dispatcher, &source, &pod),
             // The Pod is gone, or it lost the label that the watch selects by.
-            Ok(Some(watcher::Event::Delete(pod))) => router.fence(&id(&source, &pod)),
+            Ok(Some(watcher::Event::Delete(pod))) => dispatcher.fence(&id(&source, &pod)),
             Ok(None) => return,
             Err(error) => tracing::debug!(site = source.site, %error, "watching replicas"),
         }
@@ -82,11 +91,11 @@ fn id(source: &Source, pod: &Pod) -> BackendId {
     }
 }
 
-fn follow(router: &Router, source: &Source, pod: &Pod) {
+fn take_over(dispatcher: &Dispatcher, source: &Source, pod: &Pod) {
     match endpoint(pod) {
         Some(address) => {
             let server = pod.annotations().get(labels::SERVER).cloned().unwrap_or_default();
-            router.open(Backend {
+            dispatcher.open(Backend {
                 id: id(source, pod),
                 pod: pod.name_any(),
                 address,
@@ -94,7 +103,7 @@ fn follow(router: &Router, source: &Source, pod: &Pod) {
                 server,
             });
         }
-        None => router.fence(&id(source, pod)),
+        None => dispatcher.fence(&id(source, pod)),
     }
 }
 

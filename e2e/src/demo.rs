@@ -1,0 +1,453 @@
+//! The demo: Pomarium at work in two real clusters, under a recorded load, in a few minutes.
+//!
+//! Everything is real but the machines: API servers, schedulers, the operator as a process with the chart's rights, and
+//! every request an HTTP stream. The machines are played by [`crate::fleet`], in compressed time.
+
+mod manifests;
+mod observer;
+mod setup;
+mod steps;
+mod tally;
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use kube::ResourceExt;
+use pomarium_kernel::time::{Span, Timestamp};
+use pomarium_sim::trace::{Arrival, TraceReader, scale_rate};
+use tokio_util::sync::CancellationToken;
+
+use crate::load::{self, Record};
+use crate::summary::{Cost, Lag, Leases, Requests, Site, Summary, round};
+use crate::view::terminal::Screen;
+use crate::wait::eventually;
+
+use manifests::Manifests;
+use setup::World;
+use steps::Steps;
+
+/// Longest real wait for the pool to be Ready at its minimum.
+const READY_LIMIT: Duration = Duration::from_secs(90);
+
+/// Longest virtual wait, after the last answer, for hosted servers to be given back.
+const RETURN_LIMIT: Span = Span::from_minutes(25);
+
+/// Real time between two pictures on a terminal.
+const PICTURE_EVERY: Duration = Duration::from_millis(500);
+
+/// Real time between two lines without a terminal.
+const LINE_EVERY: Duration = Duration::from_secs(10);
+
+/// Seed of the jitter of `--rate-scale`.
+const SEED: u64 = 1;
+
+/// Watch Pomarium scale, place and drain emulated Apple-silicon servers.
+///
+/// Starts two real Kubernetes control planes on this machine (no containers, no root), installs Pomarium, applies
+/// examples/hybrid/ and replays one recorded hour of a conversation service as real HTTP streams. Takes about 5 minutes;
+/// the first run also builds the control plane (Go, about 4 minutes).
+#[derive(Clone, Debug, Parser)]
+#[command(name = "cargo demo", version)]
+pub struct Options {
+    /// Print a line every 10 s instead of drawing on the terminal. Always so if standard output is no terminal.
+    #[arg(long)]
+    pub headless: bool,
+
+    /// Write the summary as JSON.
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+
+    /// What to replay: CSV, gzipped or not, `arrival_ms,prompt_tokens,output_tokens` [default: azure-conv-2023, one hour, REAL]
+    #[arg(long, value_name = "FILE")]
+    pub trace: Option<PathBuf>,
+
+    /// Virtual seconds in one real second. Lower it on a slow machine.
+    #[arg(long, value_name = "K", default_value_t = 15.0, value_parser = time_scale)]
+    pub time_scale: f64,
+
+    /// Multiply the request rate: under 1 thins the trace, over 1 superposes jittered copies.
+    #[arg(long, value_name = "K", default_value_t = 1.0, value_parser = rate_scale)]
+    pub rate_scale: f64,
+
+    /// Replay only the first M minutes of the trace.
+    #[arg(long, value_name = "M")]
+    pub minutes: Option<u64>,
+
+    /// Leave everything running afterwards, until Ctrl-C, and say how to look at it with kubectl.
+    #[arg(long)]
+    pub keep: bool,
+}
+
+fn time_scale(text: &str) -> Result<f64, String> {
+    within(text, 1.0, 60.0)
+}
+
+fn rate_scale(text: &str) -> Result<f64, String> {
+    within(text, 0.01, 10.0)
+}
+
+fn within(text: &str, least: f64, most: f64) -> Result<f64, String> {
+    let number: f64 = text.parse().map_err(|_| format!("{text:?} is not a number"))?;
+    if (least..=most).contains(&number) {
+        Ok(number)
+    } else {
+        Err(format!("must be between {least} and {most}"))
+    }
+}
+
+/// Runs the demo on a runtime of its own. False if a request was lost or the pool never became Ready.
+pub fn run_to_end(options: Options) -> Result<bool> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let good = runtime.block_on(run(options));
+    // Tasks that are still at it, such as watches, are not waited for.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    good
+}
+
+async fn run(options: Options) -> Result<bool> {
+    let mut steps = Steps::start();
+    let trace = options.trace.clone().unwrap_or_else(default_trace);
+    let arrivals = arrivals(&trace, &options)?;
+    let manifests = Manifests::read(&crate::cluster::repository().join("examples/hybrid"))?;
+    let real_minutes = length(&arrivals).as_secs_f64() / options.time_scale / 60.0;
+    steps.say(&format!(
+        "Pomarium demo: {} requests of {} in about {real_minutes:.1} minutes",
+        arrivals.len(),
+        file_name(&trace),
+    ));
+    let screen = !options.headless && Screen::is_available();
+    log_to_stderr(screen);
+
+    let world = tokio::select! {
+        world = setup::build(&manifests, options.time_scale, &mut steps) => world?,
+        _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
+    };
+    steps.next("the manifests of examples/hybrid, applied with kubectl");
+    world.hub()?.apply_path(&manifests.folder).await?;
+    let never_ready = wait_until_ready(&world, &manifests, &steps).await;
+
+    let mut summary = Summary {
+        trace: file_name(&trace),
+        time_scale: options.time_scale,
+        never_ready,
+        ..Summary::default()
+    };
+    if summary.never_ready.is_empty() {
+        steps.next(if screen {
+            "the replay, on a screen of its own"
+        } else {
+            "the replay"
+        });
+        let begun = world.time.now();
+        replay(&world, &manifests, &options, &arrivals, screen).await?;
+        summary.replayed_seconds = round(world.time.now().since(begun).as_secs_f64(), 1);
+    } else {
+        steps.say(&format!(
+            "the end of the operator's log:\n{}",
+            world.operator.log_tail()
+        ));
+    }
+    fill(&mut summary, &world, &manifests)?;
+    summary.seconds = round(steps.seconds(), 1);
+    println!("\nPomarium demo, summary\n{}", summary.table());
+    if let Some(path) = &options.json {
+        write_json(path, &summary)?;
+    }
+    if options.keep {
+        keep(&world, &manifests).await?;
+    }
+    Ok(summary.is_good())
+}
+
+impl World {
+    fn hub(&self) -> Result<&crate::cluster::ControlPlane> {
+        self.clusters.get(&self.hub).context("the hub has no cluster")
+    }
+}
+
+fn default_trace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("data/azure-conv-2023.csv.gz")
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+fn arrivals(trace: &Path, options: &Options) -> Result<Vec<Arrival>> {
+    let end_ms = options
+        .minutes
+        .map_or(u64::MAX, |minutes| minutes.saturating_mul(60_000));
+    let all =
+        TraceReader::open(trace)?.take_while(|arrival| !matches!(arrival, Ok(arrival) if arrival.arrival_ms >= end_ms));
+    let all = all.collect::<Result<Vec<_>, _>>()?;
+    anyhow::ensure!(!all.is_empty(), "trace {} has no requests", trace.display());
+    Ok(scale_rate(&all, options.rate_scale, SEED))
+}
+
+fn length(arrivals: &[Arrival]) -> Span {
+    Span::from_millis(arrivals.last().map_or(0, |arrival| arrival.arrival_ms))
+}
+
+/// A drawn screen must not be written over by a log; without one, `RUST_LOG` decides.
+fn log_to_stderr(screen: bool) {
+    if !screen && std::env::var_os("RUST_LOG").is_some() {
+        let filter = tracing_subscriber::EnvFilter::from_default_env();
+        let _ = tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_writer(std::io::stderr)
+            .try_init();
+    }
+}
+
+/// Waits until the pool is Ready and serves at its minimum. Returns the pools that are not, in time.
+async fn wait_until_ready(world: &World, manifests: &Manifests, steps: &Steps) -> Vec<String> {
+    let name = format!("{}/{}", manifests.namespace(), manifests.pool.name_any());
+    let minimum = manifests.minimum() as usize;
+    steps.say(&format!(
+        "waiting until {name} is Ready with {minimum} replicas (about 10 s)"
+    ));
+    let ready = eventually(READY_LIMIT, &format!("{name} to be Ready"), async || {
+        let pool = world.observer.pool().ok_or("the pool is not there yet")?;
+        let status = pool.status.clone().unwrap_or_default();
+        let ready = status.conditions.iter().find(|condition| condition.type_ == "Ready");
+        let ready = ready.ok_or("the pool has no condition Ready yet")?;
+        match world.observer.serving() {
+            serving if serving < minimum => Err(format!("{serving} of {minimum} replicas serve; {}", ready.message)),
+            _ if ready.status != "True" => Err(format!("{}: {}", ready.reason, ready.message)),
+            _ => Ok(()),
+        }
+    })
+    .await;
+    match ready {
+        Ok(()) => {
+            steps.say(&format!("{name} is Ready"));
+            Vec::new()
+        }
+        Err(error) => {
+            steps.say(&error.to_string());
+            vec![name]
+        }
+    }
+}
+
+/// Replays, shows, and waits until what was leased is given back.
+async fn replay(
+    world: &World,
+    manifests: &Manifests,
+    options: &Options,
+    arrivals: &[Arrival],
+    screen: bool,
+) -> Result<()> {
+    let config = load::Config {
+        target: world.router.address(),
+        model: manifests.pool.spec.model.name.clone(),
+        scale: options.time_scale,
+        request_timeout: Duration::from_secs_f64(1_800.0 / options.time_scale),
+    };
+    let quit = CancellationToken::new();
+    let done = CancellationToken::new();
+    world.observer.start_counting();
+    let shown = Show {
+        begun: world.time.now(),
+        length: length(arrivals),
+        stage: format!(
+            "replaying {}",
+            file_name(&options.trace.clone().unwrap_or_else(default_trace))
+        ),
+    };
+    let work = async {
+        load::replay(arrivals, &config, &world.ledger, &quit).await;
+        if !quit.is_cancelled() {
+            wait_for_returns(world, &quit).await;
+        }
+        done.cancel();
+    };
+    let look = async {
+        while done
+            .run_until_cancelled(tokio::time::sleep(Duration::from_secs(1)))
+            .await
+            .is_some()
+        {
+            world.observer.read_meter();
+        }
+        world.observer.read_meter();
+    };
+    let show = async {
+        if screen {
+            shown.on_screen(world, &quit, &done).await
+        } else {
+            shown.as_lines(world, &quit, &done).await
+        }
+    };
+    let ((), (), shown) = tokio::join!(work, look, show);
+    shown
+}
+
+/// Waits until every lease has ended, for a bounded time.
+async fn wait_for_returns(world: &World, quit: &CancellationToken) {
+    let end = world.time.now() + RETURN_LIMIT;
+    while world.time.now() < end && !quit.is_cancelled() {
+        let totals = world.observer.totals();
+        if totals.returned == totals.bought {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+/// What is shown while the replay runs.
+struct Show {
+    begun: Timestamp,
+    length: Span,
+    stage: String,
+}
+
+impl Show {
+    async fn as_lines(&self, world: &World, quit: &CancellationToken, done: &CancellationToken) -> Result<()> {
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(LINE_EVERY) => println!("{}", self.picture(world).line()),
+                () = done.cancelled() => return Ok(()),
+                interrupted = tokio::signal::ctrl_c() => {
+                    interrupted?;
+                    quit.cancel();
+                }
+            }
+            std::io::stdout().flush()?;
+        }
+    }
+
+    async fn on_screen(&self, world: &World, quit: &CancellationToken, done: &CancellationToken) -> Result<()> {
+        let mut screen = Screen::open()?;
+        while !done.is_cancelled() {
+            screen.draw(&self.picture(world))?;
+            // Keys are waited for on a thread of their own: reading them blocks.
+            let key = tokio::task::spawn_blocking(|| Screen::wants_to_quit(PICTURE_EVERY));
+            if key.await?? {
+                quit.cancel();
+            }
+        }
+        Ok(())
+    }
+
+    fn picture(&self, world: &World) -> crate::view::Picture {
+        world.observer.picture(&self.stage, self.begun, self.length)
+    }
+}
+
+/// Takes the figures of the run into the summary.
+fn fill(summary: &mut Summary, world: &World, manifests: &Manifests) -> Result<()> {
+    let records: Vec<Record> = world.ledger.records();
+    let seen = world.ledger.snapshot();
+    let totals = world.observer.totals();
+    let outcomes = world.router.outcomes();
+    summary.requests = Requests {
+        sent: seen.sent,
+        completed: seen.completed,
+        cut: seen.cut,
+        failed: seen.failed,
+        retried: outcomes.retried,
+    };
+    summary.objectives = manifests
+        .targets()
+        .iter()
+        .map(|target| target.judge(&records))
+        .collect();
+    summary.sites = manifests
+        .sites
+        .iter()
+        .map(|site| Site {
+            name: site.name_any(),
+            ownership: manifests::ownership(site).to_owned(),
+            servers_peak: totals.peaks.get(&site.name_any()).copied().unwrap_or(0),
+        })
+        .collect();
+    summary.sites.sort_by(|a, b| a.name.cmp(&b.name));
+    summary.scale_ups = totals.added;
+    summary.drains = totals.drains;
+    summary.leases = Leases {
+        bought: totals.bought,
+        returned: totals.returned,
+    };
+    let mut currencies = manifests.groups.iter().map(manifests::hourly);
+    summary.cost = Cost {
+        currency: currencies
+            .next()
+            .transpose()?
+            .map_or("USD".to_owned(), |(_, currency)| currency),
+        total: round((totals.leases + totals.energy).as_f64(), 4),
+        leases: round(totals.leases.as_f64(), 4),
+        energy: round(totals.energy.as_f64(), 4),
+    };
+    summary.worst_lag_ms = Lag {
+        load: round(seen.worst_lag_ms, 0),
+        fleet: world.fleet.lag().virtual_ms.as_millis() as f64,
+    };
+    Ok(())
+}
+
+fn write_json(path: &Path, summary: &Summary) -> Result<()> {
+    let mut text = serde_json::to_string_pretty(summary)?;
+    text.push('\n');
+    std::fs::write(path, text).with_context(|| format!("writing {}", path.display()))
+}
+
+/// Says how to look around, and waits for Ctrl-C: clusters, fleet and router live as long as this process.
+async fn keep(world: &World, manifests: &Manifests) -> Result<()> {
+    println!("Everything keeps running until Ctrl-C. Try, in another terminal:\n");
+    for (name, cluster) in &world.clusters {
+        println!("  export KUBECONFIG={}   # {name}", cluster.kubeconfig().display());
+    }
+    let (namespace, pool) = (manifests.namespace(), manifests.pool.name_any());
+    for command in [
+        "kubectl get pomarium -A".to_owned(),
+        format!("kubectl describe serverpool {pool} -n {namespace}"),
+        format!("kubectl get pods -n {namespace} -L pomarium.dev/serving -o wide"),
+        "kubectl get nodes -L pomarium.dev/group".to_owned(),
+        "kubectl get events -A --sort-by=.lastTimestamp".to_owned(),
+        "kubectl explain serverpool.spec.objectives".to_owned(),
+    ] {
+        println!("  {command}");
+    }
+    println!("\n  curl {}", world.router.metrics_url());
+    tokio::signal::ctrl_c().await?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent_and_refuses_what_cannot_be() {
+        Options::command().debug_assert();
+        for bad in [
+            "--time-scale=0",
+            "--time-scale=1000",
+            "--rate-scale=-1",
+            "--rate-scale=fast",
+            "--minutes=-1",
+        ] {
+            assert!(Options::try_parse_from(["demo", bad]).is_err(), "{bad}");
+        }
+        let good = Options::try_parse_from(["demo", "--headless", "--json", "out.json", "--time-scale", "20"]);
+        assert!(good.is_ok_and(|options| options.headless && options.json.is_some()));
+    }
+
+    #[test]
+    fn the_shipped_trace_is_the_recorded_hour() {
+        let options = Options::parse_from(["demo"]);
+        let hour = arrivals(&default_trace(), &options).unwrap_or_default();
+        assert_eq!((hour.len(), length(&hour)), (19_366, Span::from_millis(3_501_722)));
+        let options = Options::parse_from(["demo", "--minutes", "2"]);
+        assert_eq!(
+            arrivals(&default_trace(), &options).unwrap_or_default().len(),
+            191 + 265
+        );
+    }
+}

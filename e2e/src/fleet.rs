@@ -52,8 +52,8 @@ use group::Group;
 use machines::{Change, Machines, Refusal};
 use pace::EngineClock;
 
-/// Real time between two ticks of the engines: short against a step of one stream at 15-fold time is impossible, short
-/// against anything that people notice is enough. Tokens are late by one tick at most on an idle machine.
+/// Real time between two ticks of the engines. Tokens are late by one tick at most as long as the machine keeps up: with
+/// time 15 times as fast that is 60 ms of virtual time on a first token, and next to nothing on the mean between tokens.
 pub const TICK: Duration = Duration::from_millis(4);
 
 /// What a fleet is.

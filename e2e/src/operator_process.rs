@@ -257,21 +257,45 @@ fn build() -> Result<PathBuf, OperatorError> {
     };
     let target = profile_folder.parent().unwrap_or(profile_folder);
     let progress = show_progress("building the operator with Cargo", None);
-    let output = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-        // Together with this crate, so that Cargo picks the features of shared dependencies that are compiled already.
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command
         .args([
             "build",
             "--quiet",
             "--locked",
-            "--package",
-            "pomarium",
-            "--package",
-            "pomarium-e2e",
             "--bin",
             "pomarium",
+            "--profile",
+            profile,
+            "--target-dir",
         ])
-        .args(["--profile", profile, "--target-dir"])
-        .arg(target)
+        .arg(target);
+    // Cargo picks the features of shared dependencies by all that it is asked for. Asked for the same as before, it finds
+    // them compiled: the whole workspace with its tests under `cargo test`, this crate beside the operator under `cargo demo`.
+    if exe.parent() == Some(profile_folder) {
+        command.args(["--package", "pomarium", "--package", "pomarium-e2e"]);
+    } else {
+        command.args(["--workspace", "--test", "harness"]);
+    }
+    // What Cargo told this process about its own package would look like a change to build scripts that ask for it.
+    for (name, _) in std::env::vars_os() {
+        let name = name.to_string_lossy();
+        if [
+            "CARGO_PKG_",
+            "CARGO_MANIFEST_",
+            "CARGO_BIN_",
+            "CARGO_CRATE_",
+            "CARGO_PRIMARY_",
+            "CARGO_TARGET_TMPDIR",
+            "OUT_DIR",
+        ]
+        .iter()
+        .any(|prefix| name.starts_with(prefix))
+        {
+            command.env_remove(&*name);
+        }
+    }
+    let output = command
         .current_dir(cluster::repository())
         .stdin(Stdio::null())
         .output()

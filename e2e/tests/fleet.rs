@@ -262,6 +262,24 @@ async fn a_replica_on_an_own_server_loads_serves_and_ends_without_a_cut() {
     .await
     .unwrap();
     assert!(rig.refuses(&address).await);
+
+    // Deleted with a hook that sleeps: it serves on, until a second deletion shortens the wait.
+    let mut sleeper = replica("chat-2", "own");
+    let hook = json!({"preStop": {"sleep": {"seconds": 800}}});
+    sleeper.spec.as_mut().unwrap().containers[0].lifecycle = serde_json::from_value(hook).unwrap();
+    rig.pods.create(&PostParams::default(), &sleeper).await.unwrap();
+    let address = rig.ready("chat-2").await;
+    rig.pods.delete("chat-2", &DeleteParams::default()).await.unwrap();
+    assert_eq!(read(rig.stream(&address, 50).await).await, (50, true));
+    let shortened = rig.time.now();
+    rig.pods
+        .delete("chat-2", &DeleteParams::default().grace_period(2))
+        .await
+        .unwrap();
+    rig.pod_is_gone("chat-2").await;
+    assert!(rig.time.now() >= shortened + Span::from_secs(2));
+    assert!(rig.refuses(&address).await);
+    assert_eq!(rig.fleet.summary().cut(), 1);
     rig.fleet.stop().await;
 }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use kube::api::{Api, ListParams, PostParams};
-use pomarium_e2e::cluster::ControlPlane;
+use pomarium_e2e::cluster::{self, ControlPlane, Programs};
 use pomarium_e2e::wait::until;
 
 fn config_map(name: &str) -> ConfigMap {
@@ -184,4 +184,23 @@ async fn a_sigkill_takes_the_cluster_with_it() {
     )
     .await
     .unwrap();
+}
+
+#[tokio::test]
+async fn a_folder_with_one_binary_a_program_serves_as_well() {
+    let Programs::MultiCall(binary) = cluster::binary().await.unwrap() else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    for program in ["etcd", "kube-apiserver", "kubectl"] {
+        // The multi-call binary goes by the name that it is called by, too.
+        std::os::unix::fs::symlink(binary, folder.path().join(program)).unwrap();
+    }
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "a_panic_takes_the_cluster_with_it"])
+        .env("KUBEBUILDER_ASSETS", folder.path())
+        .env_remove("POMARIUM_CONTROLPLANE")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
 }

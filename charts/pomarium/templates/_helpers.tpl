@@ -75,7 +75,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
     {{- range .resources }}
     - {{ . }}/scale
     {{- end }}
-  verbs: [get, patch, update]
+  verbs: [get, update]
 {{- end }}
 {{- end }}
 {{- end }}

@@ -3,7 +3,8 @@
 //! # Guarantees
 //! - A Pod is ready when its model is loaded, which takes virtual time, and not before.
 //! - A deleted Pod with a `preStop` hook goes on serving until it is idle, then it is shut down in good order; after its
-//!   grace period (virtual) it is killed. Without a hook it is killed at once, as a model server ends on SIGTERM.
+//!   grace period (virtual) it is killed; another deletion may shorten that. Without a hook it is killed at once, as a
+//!   model server ends on SIGTERM.
 //! - The Pod object goes last, by its uid, when nothing answers any more.
 //! - A member API server that does not answer stops no engine; what it missed is written when it answers again.
 //!
@@ -30,8 +31,6 @@ use super::figures::Kind;
 use super::group::ModelProfile;
 use super::process::{Process, Spec};
 
-/// Annotation on Pods: whose metrics the engine exports, such as `LlamaCpp`.
-const ENGINE: &str = "pomarium.dev/engine";
 /// The container that serves; the first one if none has that name.
 const ENGINE_CONTAINER: &str = "engine";
 const DEFAULT_PORT: u16 = 8080;
@@ -88,14 +87,6 @@ struct Kubelet {
     object: watch::Receiver<Option<Arc<Pod>>>,
     server: Arc<Server>,
     shared: Arc<Shared>,
-}
-
-/// Why a wait ended before its time.
-enum Interruption {
-    /// The Pod object is gone: deleted by force.
-    Gone,
-    /// The server was given back.
-    Released,
 }
 
 impl Kubelet {
@@ -258,11 +249,6 @@ impl Kubelet {
 
     /// Ends the container as a deletion asks. False if something else came first that must be looked at.
     async fn terminate(&mut self, pod: &Pod) -> bool {
-        let grace = pod
-            .metadata
-            .deletion_grace_period_seconds
-            .and_then(|secs| u64::try_from(secs).ok());
-        let deadline = self.shared.time.now() + grace.map_or(DEFAULT_GRACE, Span::from_secs);
         if let Some(process) = self.process().cloned() {
             let loaded_at = match &self.life {
                 Life::Loading { until, .. } => Some(*until),
@@ -290,29 +276,43 @@ impl Kubelet {
                 }
                 std::future::pending::<()>().await;
             };
-            let interrupted = tokio::select! {
-                () = ending => None,
-                () = loading => None,
-                () = self.shared.time.sleep_until(deadline) => None,
-                interruption = self.interrupted() => Some(interruption),
-            };
-            match interrupted {
-                None => self.kill().await,
-                Some(Interruption::Gone | Interruption::Released) => return false,
+            tokio::select! {
+                () = ending => {}
+                () = loading => {}
+                () = self.grace_is_over() => {}
+                () = self.interrupted() => return false,
             }
+            self.kill().await;
         }
         self.delete_object().await;
         true
     }
 
-    /// Returns when waiting for a good end makes no sense any more.
-    async fn interrupted(&self) -> Interruption {
+    /// Returns when the grace period has passed. Another deletion may shorten it, counted from that one.
+    async fn grace_is_over(&self) {
+        let mut object = self.object.clone();
+        let mut deadline = None;
+        loop {
+            let grace = object.borrow_and_update().as_deref().map(grace_period);
+            let proposed = grace.map(|grace| self.shared.time.now() + grace);
+            deadline = deadline.into_iter().chain(proposed).min();
+            let Some(deadline) = deadline else { return };
+            tokio::select! {
+                () = self.shared.time.sleep_until(deadline) => return,
+                _ = object.changed() => {}
+            }
+        }
+    }
+
+    /// Returns when waiting for a good end makes no sense any more: the object was deleted by force, the machine died, or
+    /// it was given back.
+    async fn interrupted(&self) {
         let mut object = self.object.clone();
         let mut ailments = self.server.ailments.subscribe();
         tokio::select! {
-            _ = object.wait_for(Option::is_none) => Interruption::Gone,
-            _ = ailments.wait_for(|ailments| ailments.dead) => Interruption::Released,
-            () = self.server.released.cancelled() => Interruption::Released,
+            _ = object.wait_for(Option::is_none) => {}
+            _ = ailments.wait_for(|ailments| ailments.dead) => {}
+            () = self.server.released.cancelled() => {}
         }
     }
 
@@ -419,6 +419,12 @@ enum Hook {
     Sleep(Span),
 }
 
+fn grace_period(pod: &Pod) -> Span {
+    let secs = pod.metadata.deletion_grace_period_seconds;
+    secs.and_then(|secs| u64::try_from(secs).ok())
+        .map_or(DEFAULT_GRACE, Span::from_secs)
+}
+
 fn hook(pod: &Pod) -> Hook {
     let lifecycle = engine_container(pod).and_then(|container| container.lifecycle.as_ref());
     match lifecycle.and_then(|lifecycle| lifecycle.pre_stop.as_ref()) {
@@ -444,7 +450,7 @@ fn port(container: &Container) -> Option<u16> {
 }
 
 fn engine(pod: &Pod) -> Option<EngineType> {
-    let named = pod.metadata.annotations.as_ref()?.get(ENGINE)?;
+    let named = pod.metadata.annotations.as_ref()?.get(labels::ENGINE)?;
     serde_json::from_value(json!(named)).ok()
 }
 

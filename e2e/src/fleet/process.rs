@@ -331,3 +331,5 @@ async fn dead(ailments: &mut watch::Receiver<Ailments>) {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod throughput;

@@ -1,4 +1,4 @@
-//! Longest texts in statuses and plans. The schemas carry them, so a writer that does not clip is refused by the API server.
+//! Longest texts and lists in statuses and plans. The schemas carry them, so a writer that does not clip is refused by the API server.
 
 /// `status.summary`: one line of a table.
 pub const SUMMARY: usize = 256;
@@ -6,6 +6,8 @@ pub const SUMMARY: usize = 256;
 pub const MESSAGE: usize = 1024;
 /// Alternatives that a decision rejected.
 pub const REJECTED: usize = 8;
+/// Actions of a plan.
+pub const ACTIONS: usize = 64;
 
 /// `text`, shortened to at most `longest` characters; an ellipsis stands for what is missing.
 pub fn clip(text: &str, longest: usize) -> String {

@@ -37,7 +37,7 @@ pub struct ServerPlanSpec {
     /// What the plan is for: a ServerPool in the plan's own namespace, or a ServerGroup.
     pub subject: Subject,
     /// What would be done, in order; 1 to 64 actions.
-    #[schemars(length(min = 1, max = 64), extend("x-kubernetes-list-type" = "atomic"))]
+    #[schemars(length(min = 1, max = limits::ACTIONS), extend("x-kubernetes-list-type" = "atomic"))]
     pub actions: Vec<PlannedAction>,
     /// Change of the cost per hour, with currency; negative if it saves. Example: `3.94 USD`.
     #[schemars(schema_with = "schema::hourly_change")]

@@ -359,4 +359,4 @@ fn pod_reference(pool: &PoolId, pod: &PodSeen) -> PodRef {
 }
 
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;

@@ -130,12 +130,10 @@ fn subject(action: &Action, world: &World) -> Option<ObjectReference> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use pomarium_kernel::names::{GroupName, ServerName};
 
     use super::*;
-    use crate::build::tests::fixture;
+    use crate::fixture::{empty_client, hub, world};
 
     fn decision(server: &str, message: &str) -> Decision {
         Decision {
@@ -158,27 +156,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_decision_is_published_once_while_it_stands() {
-        let world = World {
-            groups: fixture()
-                .world
-                .groups
-                .into_iter()
-                .map(|(k, v)| (k, Arc::clone(&v)))
-                .collect(),
-            ..World::default()
-        };
-        let client = kube::Client::new(
-            tower::service_fn(|_: http::Request<kube::client::Body>| async {
-                Ok::<_, std::convert::Infallible>(http::Response::new(kube::client::Body::empty()))
-            }),
-            "default",
-        );
-        let hub = Hub {
-            read: client.clone(),
-            write: client,
-            namespace: "pomarium-system".to_owned(),
-            uid: "hub".to_owned(),
-        };
+        let world = world();
+        let hub = hub(&empty_client());
         let mut events = Events::new(&hub, "one".to_owned());
         let mut published = |decisions: &[Decision]| events.news(&plan(decisions), &world).len();
 

@@ -39,6 +39,8 @@ pub mod clock;
 pub mod effect;
 pub mod events;
 pub(crate) mod fetch;
+#[cfg(test)]
+pub(crate) mod fixture;
 pub mod health;
 pub mod kubeconfig;
 pub mod latest;

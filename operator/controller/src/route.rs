@@ -1,7 +1,7 @@
 //! Weights in HTTPRoutes.
 //!
 //! Pure. Pomarium owns whole HTTPRoutes in the hub and never patches a user's: `rules` is one atomic list, and two
-//! writers would fight over it. Every field that the API server would default is written out, so that GitOps tools see no
+//! writers would fight over it. Every field that the API server would default is written out, so that `GitOps` tools see no
 //! drift. A Service backend must be local: groups in other clusters get no backend and are named in `RoutingReady`.
 
 use std::collections::BTreeSet;

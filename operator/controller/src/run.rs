@@ -210,7 +210,7 @@ async fn control(
         allow_loopback: options.allow_loopback_members,
     });
     let providers = Providers::new(hub.clone(), members.clone(), options.fleet_url.clone(), options.clock);
-    let inventories = Inventories::new(providers, options.clock, trigger.clone());
+    let inventories = Inventories::new(providers, options.clock, trigger.clone()).guarded_by(gate.clone());
     tasks.spawn(inventories.clone().run());
     let sources = Sources {
         gateway: options.gateway_metrics_url.clone(),

@@ -7,10 +7,11 @@
 //!
 //! # Assumptions
 //! Poisson arrivals; lengths independent of each other and drawn from the mix; a router that knows prompts. `queue` has the
-//! approximations, and the tests compare them with the engine itself. Over one to 24 servers of one or two kinds and
-//! objectives that leave some room, the sustainable rate is within 15 % of the simulated one and mostly within 7 %. Two known
-//! errors: the 95th percentile of ITL near saturation is predicted too high (a safe error), and a TTFT objective that is
-//! within a few percent of what an idle server does gives a rate that is too high for a single server by up to a third.
+//! approximations, and the tests compare them with the engine itself. Over one to 24 servers of one or two kinds, both disciplines,
+//! and the lengths of conversations, chat and coding, the sustainable rate is within 15 % of the simulated one, under
+//! [`Discipline::LeastWork`] mostly within 5 %. It is too high at most where an ITL objective binds on a single busy
+//! server (15 %), or a TTFT objective is within a few percent of what an idle server does (up to a third). It is too low by up to
+//! a quarter where an ITL objective is shorter than one chunk's prefill and answers are short.
 //!
 //! # Guarantees
 //! Pure arithmetic with a fixed number of iterations: the same input gives the same bits.

@@ -213,3 +213,19 @@ impl Problem {
         }
     }
 }
+
+/// The table of all reasons for the docs, in Markdown.
+pub fn table() -> String {
+    let mut text = String::from(
+        "# Reasons\n\n\
+         Why something is as it is, or is done. One word is the condition's reason, the event's reason, the metric's label and \
+         what the command line prints. Generated from `operator/kernel/src/reason.rs`.\n\n\
+         | reason | meaning |\n|---|---|\n",
+    );
+    text.extend(
+        Reason::ALL
+            .iter()
+            .map(|reason| format!("| `{reason}` | {} |\n", reason.meaning().trim())),
+    );
+    text
+}

@@ -1,4 +1,4 @@
-//! Pods and PodDisruptionBudgets.
+//! Pods, and the PodDisruptionBudget of each pool.
 
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -112,9 +112,8 @@ async fn may_go(member: &Member, loads: &dyn AskLoad, pod: &Pod, farewell: Farew
         return refuse("routers may still send it requests");
     }
     match farewell {
-        Farewell::Cut { .. } => Ok(()),
         Farewell::NotRunning | Farewell::Lost if is_ready(pod) => refuse("it answers after all"),
-        Farewell::NotRunning | Farewell::Lost => Ok(()),
+        Farewell::NotRunning | Farewell::Lost | Farewell::Cut { .. } => Ok(()),
         Farewell::Quiet => match loads.ask(&member.site, pod).await {
             Load::Known {
                 running: 0, queued: 0, ..

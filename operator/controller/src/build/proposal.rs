@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use kube::api::ObjectMeta;
+use pomarium_api::limits;
 use pomarium_api::plan::{PlannedAction, ServerPlan, ServerPlanSpec, Subject, SubjectKind};
 use pomarium_api::pool::RejectedAlternative;
 use pomarium_kernel::names::GroupName;
@@ -41,6 +42,7 @@ pub(super) fn proposals(plan: &Plan, snapshot: &Snapshot, context: &Context<'_>)
 fn proposal(group: &GroupName, hourly: Money, decisions: &[&Decision], context: &Context<'_>) -> ServerPlan {
     let actions: Vec<PlannedAction> = decisions
         .iter()
+        .take(limits::ACTIONS)
         .map(|decision| planned(decision, context.currency))
         .collect();
     let change: Money = decisions
@@ -86,8 +88,13 @@ fn planned(decision: &Decision, currency: &str) -> PlannedAction {
         action: action.to_owned(),
         target,
         reason: decision.reason.to_string(),
-        message: decision.message.clone(),
-        rejected: decision.rejected.iter().map(|each| rejected(each, currency)).collect(),
+        message: limits::clip(&decision.message, limits::MESSAGE),
+        rejected: decision
+            .rejected
+            .iter()
+            .take(limits::REJECTED)
+            .map(|each| rejected(each, currency))
+            .collect(),
     }
 }
 
@@ -96,7 +103,7 @@ pub(crate) fn rejected(rejected: &Rejected, currency: &str) -> RejectedAlternati
     RejectedAlternative {
         alternative: rejected.alternative.clone(),
         reason: rejected.reason.to_string(),
-        message: rejected.message.clone(),
+        message: limits::clip(&rejected.message, limits::MESSAGE),
         cost_per_hour: rejected.hourly.map(|hourly| format!("{hourly} {currency}")),
     }
 }

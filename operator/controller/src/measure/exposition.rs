@@ -9,13 +9,16 @@ use std::borrow::Cow;
 /// Labels that one sample may carry. Engines and gateways use fewer than ten.
 const MAX_LABELS: usize = 64;
 
+/// Labels in the order of the text: name and value without escapes.
+type Labels<'a> = Vec<(&'a str, Cow<'a, str>)>;
+
 /// One line of the text format.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Sample<'a> {
     /// Name of the metric, with its `_bucket`, `_sum` or `_count`.
     pub(crate) name: &'a str,
     /// Labels in the order of the text.
-    pub(crate) labels: Vec<(&'a str, Cow<'a, str>)>,
+    pub(crate) labels: Labels<'a>,
     /// Finite and not negative.
     pub(crate) value: f64,
 }
@@ -31,7 +34,7 @@ impl Sample<'_> {
 }
 
 /// All well-formed samples of `text` whose name `wanted` accepts.
-pub(crate) fn samples<'a>(text: &'a str, wanted: impl Fn(&str) -> bool) -> impl Iterator<Item = Sample<'a>> {
+pub(crate) fn samples(text: &str, wanted: impl Fn(&str) -> bool) -> impl Iterator<Item = Sample<'_>> {
     text.lines().filter_map(move |line| sample(line, &wanted))
 }
 
@@ -59,7 +62,7 @@ fn sample<'a>(line: &'a str, wanted: &impl Fn(&str) -> bool) -> Option<Sample<'a
 }
 
 /// Labels up to the closing brace, and what follows it.
-fn labels(mut rest: &str) -> Option<(Vec<(&str, Cow<'_, str>)>, &str)> {
+fn labels(mut rest: &str) -> Option<(Labels<'_>, &str)> {
     let mut labels = Vec::new();
     loop {
         rest = rest.trim_start();
@@ -126,7 +129,9 @@ fn is_name(text: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn read(text: &str) -> Vec<(String, Vec<(String, String)>, f64)> {
+    type Read = (String, Vec<(String, String)>, f64);
+
+    fn read(text: &str) -> Vec<Read> {
         samples(text, |_| true)
             .map(|sample| {
                 let labels = sample.labels.iter().map(|(k, v)| ((*k).to_owned(), v.to_string()));
@@ -184,7 +189,7 @@ mod tests {
 
     #[test]
     fn a_sample_with_absurdly_many_labels_is_refused() {
-        let many: String = (0..=MAX_LABELS).map(|n| format!("l{n}=\"\",")).collect();
+        let many = "l=\"\",".repeat(MAX_LABELS + 1);
         assert_eq!(read(&format!("a{{{many}}} 1\n")), vec![]);
     }
 

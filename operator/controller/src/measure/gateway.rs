@@ -53,8 +53,12 @@ pub(crate) fn sort_by_pool<'a>(
         let Some(candidates) = by_model.get(model) else {
             continue;
         };
-        let own = candidates.iter().copied().filter(|sample| is_of(sample, pool));
-        let scrape = Scrape::sort(own, &NAMES);
+        let own: Vec<_> = candidates
+            .iter()
+            .copied()
+            .filter(|sample| is_of(sample, pool))
+            .collect();
+        let scrape = Scrape::sort(&own, &NAMES);
         if !scrape.is_empty() {
             scrapes.insert(pool.clone(), scrape);
         }

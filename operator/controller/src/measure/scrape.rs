@@ -90,19 +90,19 @@ impl Scrape {
     /// Reads one answer whole.
     pub(crate) fn read(text: &str, names: &Names) -> Self {
         let seen: Vec<Sample<'_>> = samples(text, |name| names.wants(name)).collect();
-        Self::sort(seen.iter(), names)
+        Self::sort(&seen.iter().collect::<Vec<_>>(), names)
     }
 
     /// Sorts samples into quantities.
-    pub(crate) fn sort<'a>(samples: impl Iterator<Item = &'a Sample<'a>> + Clone, names: &Names) -> Self {
-        let present: BTreeSet<&str> = samples.clone().map(|sample| base_name(sample.name)).collect();
-        let exact: BTreeSet<&str> = samples.clone().map(|sample| sample.name).collect();
+    pub(crate) fn sort(samples: &[&Sample<'_>], names: &Names) -> Self {
+        let present: BTreeSet<&str> = samples.iter().map(|sample| base_name(sample.name)).collect();
+        let exact: BTreeSet<&str> = samples.iter().map(|sample| sample.name).collect();
         let first = |candidates: &[&'static str], present: &BTreeSet<&str>| {
             candidates.iter().find(|name| present.contains(*name)).copied()
         };
         let gauge = |candidates| {
             let name = first(candidates, &exact)?;
-            Some(samples.clone().filter(|s| s.name == name).map(|s| s.value).sum())
+            Some(samples.iter().filter(|s| s.name == name).map(|s| s.value).sum())
         };
 
         let mut scrape = Self {
@@ -114,7 +114,7 @@ impl Scrape {
             let Some(name) = first(candidates, &exact) else {
                 continue;
             };
-            for sample in samples.clone().filter(|sample| sample.name == name) {
+            for sample in samples.iter().filter(|sample| sample.name == name) {
                 *scrape.counters.entry((*counter, series(sample))).or_default() += sample.value;
             }
         }
@@ -122,7 +122,7 @@ impl Scrape {
             let Some(name) = first(candidates, &present) else {
                 continue;
             };
-            for sample in samples.clone().filter(|sample| base_name(sample.name) == name) {
+            for sample in samples.iter().filter(|sample| base_name(sample.name) == name) {
                 scrape.observe(*distribution, sample);
             }
         }

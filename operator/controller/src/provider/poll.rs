@@ -14,6 +14,7 @@ use pomarium_kernel::time::{Span, Timestamp};
 use tokio::sync::Notify;
 
 use super::{GroupCall, ProviderError, Providers};
+use crate::client::{Gate, NotLeader};
 use crate::clock::Clock;
 use crate::latest::{Latest, Trigger};
 use crate::world::{ProviderAnswer, World};
@@ -41,6 +42,7 @@ pub struct Inventories {
     clock: Clock,
     targets: Arc<Mutex<BTreeMap<GroupName, GroupTarget>>>,
     answers: Latest<GroupName, ProviderAnswer>,
+    gate: Gate,
     hurry: Arc<Notify>,
 }
 
@@ -52,8 +54,17 @@ impl Inventories {
             clock,
             targets: Arc::default(),
             answers: Latest::new(trigger),
+            gate: Gate::open(),
             hurry: Arc::default(),
         }
+    }
+
+    /// Asks for servers and gives them back only while `gate` is open: providers have no resourceVersions, and only the
+    /// leader may spend.
+    #[must_use]
+    pub fn guarded_by(mut self, gate: Gate) -> Self {
+        self.gate = gate;
+        self
     }
 
     /// The last answers.
@@ -195,7 +206,11 @@ impl Inventories {
         }
     }
 
+    /// What a change is asked with.
     fn call(&self, group: &GroupName) -> Result<GroupCall, ProviderError> {
+        if !self.gate.is_open() {
+            return Err(ProviderError::Refused(NotLeader.to_string()));
+        }
         let targets = self.lock();
         let target = targets
             .get(group)

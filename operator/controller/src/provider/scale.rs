@@ -228,3 +228,117 @@ async fn bounded<T>(call: impl Future<Output = kube::Result<T>>) -> Result<T, Pr
         Err(_) => Err(ProviderError::Unavailable(format!("no answer within {PATIENCE:?}"))),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::sync::{Arc, Mutex as StdMutex};
+
+    use http::{Request, Response};
+    use http_body_util::BodyExt;
+    use kube::client::Body;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::fixture::{hub, no_members, world};
+
+    /// An API server with one object that has a size; all sizes that were ever written.
+    #[derive(Clone, Default)]
+    struct Target {
+        size: Arc<StdMutex<i64>>,
+        written: Arc<StdMutex<Vec<i64>>>,
+    }
+
+    impl Target {
+        fn provider(&self) -> Scale {
+            let target = self.clone();
+            let service = tower::service_fn(move |request: Request<Body>| target.clone().serve(request));
+            let hub = hub(&Client::new(service, "default"));
+            let members = no_members(hub.clone());
+            Scale::new(hub, members, Clock::real())
+        }
+
+        async fn serve(self, request: Request<Body>) -> Result<Response<Body>, std::convert::Infallible> {
+            let path = request.uri().path().to_owned();
+            let put = request.method() == http::Method::PUT;
+            let body = request.into_body().collect().await.unwrap().to_bytes();
+            if put {
+                let body: Value = serde_json::from_slice(&body).unwrap();
+                assert_eq!(body["metadata"]["resourceVersion"], "7", "nobody is overwritten");
+                let size = body["spec"]["replicas"].as_i64().unwrap();
+                *self.size.lock().unwrap() = size;
+                self.written.lock().unwrap().push(size);
+            }
+            let answer = if path.ends_with("/scale") {
+                json!({"apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": {"name": "macs", "resourceVersion": "7"},
+                    "spec": {"replicas": *self.size.lock().unwrap()}})
+            } else {
+                json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": "x.io/v1", "resources": [
+                    {"name": "macsets", "singularName": "macset", "namespaced": true, "kind": "MacSet", "verbs": ["get", "list"]}]})
+            };
+            Ok(Response::new(Body::from(answer.to_string().into_bytes())))
+        }
+    }
+
+    fn group(nodes: u32) -> GroupCall {
+        let mut object = Arc::clone(&world().groups["hosted"]);
+        Arc::make_mut(&mut object).spec.provider = serde_json::from_value(json!({"scale": {"targetRef":
+            {"apiVersion": "x.io/v1", "kind": "MacSet", "namespace": "infra", "name": "macs", "cluster": "Hub"}}}))
+        .unwrap();
+        GroupCall {
+            name: "hosted".into(),
+            object,
+            nodes,
+        }
+    }
+
+    #[tokio::test]
+    async fn it_grows_to_a_size_once_and_lists_who_is_on_the_way() {
+        let target = Target::default();
+        *target.size.lock().unwrap() = 2;
+        let scale = target.provider();
+        let server = "hosted-0".into();
+        assert_eq!(scale.request(&group(2), &server, 3).await, Ok(true));
+        assert_eq!(
+            scale.request(&group(2), &server, 3).await,
+            Ok(false),
+            "asked again after a crash"
+        );
+        assert_eq!(*target.written.lock().unwrap(), [3]);
+        let listed = scale.list(&group(2)).await.unwrap();
+        assert_eq!(listed.size, Some(3));
+        assert_eq!(listed.servers.len(), 1);
+        assert!(scale.list(&group(3)).await.unwrap().servers.is_empty());
+    }
+
+    #[tokio::test]
+    async fn it_never_shrinks_but_to_nothing() {
+        let target = Target::default();
+        *target.size.lock().unwrap() = 4;
+        let scale = target.provider();
+        assert_eq!(scale.request(&group(4), &"hosted-0".into(), 1).await, Ok(false));
+        assert!(scale.release(&group(4), &"hosted-0".into()).await.is_err());
+        assert_eq!(scale.empty(&group(4)).await, Ok(true));
+        assert_eq!(scale.empty(&group(0)).await, Ok(false));
+        assert_eq!(*target.written.lock().unwrap(), [0]);
+    }
+
+    #[tokio::test]
+    async fn a_size_that_somebody_else_writes_is_respected_and_said() {
+        let target = Target::default();
+        *target.size.lock().unwrap() = 2;
+        let scale = target.provider();
+        scale.list(&group(2)).await.unwrap();
+        *target.size.lock().unwrap() = 9;
+        for _ in 0..2 {
+            assert!(matches!(
+                scale.request(&group(2), &"hosted-0".into(), 10).await,
+                Err(ProviderError::ForeignWriter(_))
+            ));
+        }
+        assert_eq!(*target.written.lock().unwrap(), Vec::<i64>::new());
+        *target.size.lock().unwrap() = 2;
+        assert!(scale.list(&group(2)).await.is_ok(), "peace again");
+    }
+}

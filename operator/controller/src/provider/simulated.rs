@@ -159,3 +159,87 @@ fn refusal(status: StatusCode, body: &str) -> ProviderError {
         (status, _) => ProviderError::Unavailable(format!("the fleet answered {status}")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::sync::Arc;
+
+    use axum::Router;
+    use axum::routing::any;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::fixture::world;
+
+    async fn fleet(code: u16, body: Value) -> Simulated {
+        let status = StatusCode::from_u16(code).unwrap();
+        let app = Router::new().route(
+            "/v1/groups/{*rest}",
+            any(move || async move { (status, axum::Json(body)) }),
+        );
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        Simulated::new(Some(url))
+    }
+
+    fn hosted() -> GroupCall {
+        GroupCall {
+            name: "hosted".into(),
+            object: Arc::clone(&world().groups["hosted"]),
+            nodes: 0,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_list_is_complete_or_an_error() {
+        let server = json!({"name": "hosted-0", "state": "Booting", "requestedAt": "2027-01-15T08:00:00.250Z",
+            "leaseStart": "2027-01-15T08:00:00.250Z", "minimumUntil": "2027-01-16T08:00:00.250Z", "node": "hosted-0"});
+        let listed = fleet(200, json!({"servers": [server]}))
+            .await
+            .list(&hosted())
+            .await
+            .unwrap();
+        let seen = &listed.servers["hosted-0"];
+        assert_eq!((seen.state, seen.ready_at), (ProviderState::Booting, None));
+        assert_eq!(seen.minimum_until, Timestamp::parse("2027-01-16T08:00:00.250Z"));
+
+        for (code, body) in [
+            (200, json!({"servers": [server, {"name": "strange"}]})),
+            (200, json!([])),
+            (404, json!({})),
+            (500, json!({"servers": []})),
+        ] {
+            let answer = fleet(code, body.clone()).await.list(&hosted()).await;
+            assert!(answer.is_err(), "{code} {body}");
+        }
+        assert!(Simulated::new(None).list(&hosted()).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn asking_twice_is_harmless_and_refusals_keep_their_reason() {
+        let refusal = |reason: &str| json!({"reason": reason, "message": "no"});
+        let server: ServerName = "hosted-0".into();
+        let ask = async |code, body| fleet(code, body).await.request(&hosted(), &server, 1).await;
+        assert_eq!(ask(201, json!({})).await, Ok(true));
+        assert_eq!(ask(200, json!({})).await, Ok(false));
+        for reason in ["OutOfStock", "Recycling", "AtMaximum"] {
+            let answer = ask(409, refusal(reason)).await;
+            assert!(
+                matches!(&answer, Err(ProviderError::OutOfStock(message)) if message.contains(reason)),
+                "{answer:?}"
+            );
+        }
+        assert!(matches!(
+            ask(409, refusal("MinimumLease")).await,
+            Err(ProviderError::Refused(_))
+        ));
+
+        let give_back = async |code| fleet(code, json!({})).await.release(&hosted(), &server).await;
+        assert_eq!(give_back(202).await, Ok(true));
+        assert_eq!((give_back(200).await, give_back(404).await), (Ok(false), Ok(false)));
+        assert!(give_back(500).await.is_err());
+    }
+}

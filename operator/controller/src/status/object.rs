@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition as ApiCondition;
 use pomarium_api::group::{self, ServerCounts, ServerGroupStatus};
+use pomarium_api::limits;
 use pomarium_api::pool::{LastDecision, Observed, PoolMemory, ReplicaCounts, ServerPoolStatus};
 use pomarium_api::site::ServerSiteStatus;
 use pomarium_kernel::names::{GroupName, PoolId, SiteName};
@@ -207,7 +208,7 @@ fn last_decision(said: &Said<'_>, id: &PoolId, old: Option<LastDecision>) -> Opt
     let new = LastDecision {
         at: said.now.to_string(),
         reason: decision.reason.to_string(),
-        message: decision.message.clone(),
+        message: limits::clip(&decision.message, limits::MESSAGE),
         rejected: rejected_of(decision, said.currency),
     };
     match old {

@@ -5,6 +5,8 @@
 
 /// Figures that differ by less are the same.
 const TOLERANCE: f64 = 0.1;
+/// Whole numbers from here on are measurements, such as milliseconds.
+const LARGE: f64 = 100.0;
 
 /// `new`, unless `old` says the same with figures that are close to it: then `old`.
 pub(super) fn steady(old: Option<&str>, new: String) -> String {
@@ -17,26 +19,27 @@ pub(super) fn steady(old: Option<&str>, new: String) -> String {
 /// Whether both texts have the same words, and figures that are close to each other.
 fn says_the_same(old: &str, new: &str) -> bool {
     let (mut old, mut new) = (pieces(old), pieces(new));
+    // A figure stands by itself; digits that follow a letter, a dash or a colon belong to a name or a time.
+    let mut by_itself = true;
     loop {
         match (old.next(), new.next()) {
             (None, None) => return true,
-            (Some(Piece::Words(old)), Some(Piece::Words(new))) if old == new => {}
-            (Some(Piece::Figure(old)), Some(Piece::Figure(new))) if is_close(old, new) => {}
+            (Some(Piece::Words(old)), Some(Piece::Words(new))) if old == new => {
+                by_itself = old.ends_with([' ', '(', '~']);
+            }
+            (Some(Piece::Figure(old)), Some(Piece::Figure(new))) if old == new => {}
+            (Some(Piece::Figure(old)), Some(Piece::Figure(new))) if by_itself && is_close(old, new) => {}
             _ => return false,
         }
     }
 }
 
-/// Whole numbers are counts or names and must agree; only fractions are measurements. Zero is close to nothing else.
+/// Small whole numbers are counts and must agree; fractions and large numbers are measurements. Zero is close to nothing
+/// else.
 fn is_close(old: &str, new: &str) -> bool {
-    if old == new {
-        return true;
-    }
-    if !old.contains('.') && !new.contains('.') {
-        return false;
-    }
+    let measured = |text: &str, value: f64| text.contains('.') || value >= LARGE;
     match (old.parse::<f64>(), new.parse::<f64>()) {
-        (Ok(old), Ok(new)) => (old - new).abs() <= TOLERANCE * old.abs().max(new.abs()),
+        (Ok(a), Ok(b)) => measured(old, a) && measured(new, b) && (a - b).abs() <= TOLERANCE * a.max(b),
         _ => false,
     }
 }
@@ -88,6 +91,13 @@ mod tests {
             ("unknown", "5.3", false),
             ("", "", true),
             ("1.5 of 2.", "1.45 of 2.", true),
+            ("p95 TTFT 3100 ms of 10000 ms", "p95 TTFT 3200 ms of 10000 ms", true),
+            ("chat-hosted-200 drains", "chat-hosted-201 drains", false),
+            (
+                "until 2026-03-01T09:00:00.250Z",
+                "until 2026-03-01T09:00:00.251Z",
+                false,
+            ),
         ] {
             assert_eq!(says_the_same(old, new), same, "{old:?} → {new:?}");
         }

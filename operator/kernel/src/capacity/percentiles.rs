@@ -31,6 +31,8 @@ pub(super) struct Extra {
     pub(super) mean_ms: f64,
     /// At least one.
     pub(super) stages: u32,
+    /// It is never more than this, in ms.
+    pub(super) most_ms: f64,
 }
 
 impl Extra {
@@ -39,6 +41,7 @@ impl Extra {
         probability: 0.0,
         mean_ms: 0.0,
         stages: 1,
+        most_ms: 0.0,
     };
 
     /// The tail of the sum of two independent waits of one stage each, as two terms that add up to it.
@@ -60,13 +63,14 @@ impl Extra {
             probability,
             mean_ms,
             stages: 1,
+            most_ms: f64::INFINITY,
         };
         [term(p * (1.0 - q) + both * a, a), term(q * (1.0 - p) - both * b, b)]
     }
 
     /// Probability that it is more than `ms`, which is not negative.
     fn beyond(&self, ms: f64) -> f64 {
-        if self.mean_ms <= 0.0 {
+        if self.mean_ms <= 0.0 || ms >= self.most_ms {
             return 0.0;
         }
         let x = ms / self.mean_ms * f64::from(self.stages);

@@ -8,7 +8,7 @@
 //!    work (Allen and Cunneen: half of one plus its squared coefficient of variation);
 //! 2. for its **prefill**, behind the prompts of others: an M/G/c queue (Erlang's C formula, Pollaczek-Khinchine residual, Allen-Cunneen);
 //! 3. while **decoding**, for the prompts of others that are prefilled in between, those left behind included: a compound Poisson sum,
-//!    with its own delays (a delay cycle), fitted by two moments.
+//!    with its own delays (a delay cycle), fitted by two moments, and never more than one chunk between two tokens.
 //!
 //! Several servers behind a router of least work are a pool of `c` such servers with common queues; behind a random router each is one
 //! for itself. All times are in ms, all rates in requests per ms.
@@ -248,6 +248,7 @@ impl<'a> Load<'a> {
             probability: last / (1.0 - utilization + last * utilization),
             mean_ms: stretch / (self.pooled * (self.kind.saturation() - self.rate)),
             stages: 1,
+            most_ms: f64::INFINITY,
         }
     }
 
@@ -260,6 +261,7 @@ impl<'a> Load<'a> {
             probability: erlang_c(self.pooled, utilization),
             mean_ms: (CLUSTERING * square / (2.0 * mean) / (self.pooled * (1.0 - utilization))).min(bound),
             stages: 1,
+            most_ms: f64::INFINITY,
         }
     }
 
@@ -287,6 +289,8 @@ impl<'a> Load<'a> {
             probability,
             mean_ms: conditional / tokens,
             stages: stages(conditional * conditional / spread.max(f64::MIN_POSITIVE)),
+            // One chunk between two tokens.
+            most_ms: self.kind.chunk * self.kind.delta,
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::time::{Span, Timestamp};
 
 /// How long a fenced replica still expects requests.
 ///
-/// Removing the label is seen by the EndpointSlice controller, then by every proxy and router, each through a watch: a
+/// Removing the label is seen by the `EndpointSlice` controller, then by every proxy and router, each through a watch: a
 /// second or two where all is well. Requests that were routed just before must have arrived before an idle engine
 /// proves anything.
 pub const FENCE_GRACE: Span = Span::from_secs(5);
@@ -132,13 +132,16 @@ impl Drain {
         match self.step {
             DrainStep::Fence => {
                 let fenced = self.step_since + FENCE_GRACE;
-                if !facts.serving && now >= fenced {
-                    Transition::Advance(DrainStep::Quiesce)
-                } else {
+                if now < fenced {
                     Transition::Stay {
                         reason: Reason::Fencing,
-                        until: Some(if now < fenced { fenced } else { deadline }),
+                        until: Some(fenced),
                     }
+                } else if facts.serving {
+                    // Long enough for our own write to be seen: somebody has put the label back.
+                    Transition::Advance(DrainStep::Fence)
+                } else {
+                    Transition::Advance(DrainStep::Quiesce)
                 }
             }
             DrainStep::Quiesce => self.quiesce(facts, deadline, late),
@@ -232,12 +235,16 @@ mod tests {
     #[test]
     fn a_fence_needs_the_label_gone_and_the_grace_over() {
         let fence = drain(DrainStep::Fence, 0);
-        let stay = |until| Transition::Stay {
+        let stay = Transition::Stay {
             reason: Reason::Fencing,
-            until: Some(at(until)),
+            until: Some(at(5)),
         };
-        assert_eq!(fence.next(&facts(false, load(0, 1)), &KEEP, at(4)), stay(5));
-        assert_eq!(fence.next(&facts(true, load(0, 1)), &KEEP, at(6)), stay(900));
+        assert_eq!(fence.next(&facts(false, load(0, 1)), &KEEP, at(4)), stay);
+        assert_eq!(
+            fence.next(&facts(true, load(0, 1)), &KEEP, at(6)),
+            Transition::Advance(DrainStep::Fence),
+            "the label has to go first"
+        );
         assert_eq!(
             fence.next(&facts(false, Load::Unknown), &KEEP, at(5)),
             Transition::Advance(DrainStep::Quiesce)

@@ -21,6 +21,10 @@ pub enum ReplicaState {
 
 /// What is seen of a replica's Pod and its Node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent facts, as the Pod's status has them"
+)]
 pub struct ReplicaFacts {
     /// The Pod's phase is Succeeded or Failed.
     pub ended: bool,

@@ -11,8 +11,8 @@ pub(crate) fn round(value: f64) -> f64 {
     if value == 0.0 || !value.is_finite() {
         return 0.0;
     }
-    let unit = 10f64.powf(value.abs().log10().floor() - 1.0);
-    (value / unit).round() * unit
+    // Powers of ten as text and back: the nearest double to the figure, not to a product.
+    format!("{value:.1e}").parse().unwrap_or(0.0)
 }
 
 /// `value` with two significant digits, as text: `5.3`, `12`, `0.042`, `120`.
@@ -45,6 +45,9 @@ pub(crate) fn fraction(fraction: Fraction) -> Fraction {
     Fraction::new((fraction.get() * 100.0).round() / 100.0)
 }
 
+/// Groups that a message names: it stays short however many there are.
+const NAMED: usize = 6;
+
 /// Such as `12 replicas (8 cupertino-m2-ultra, 4 hosted-m4)`.
 pub(crate) fn replicas(counts: &BTreeMap<GroupName, u32>) -> String {
     let total: u32 = counts.values().sum();
@@ -53,8 +56,6 @@ pub(crate) fn replicas(counts: &BTreeMap<GroupName, u32>) -> String {
         1 => "1 replica (".to_owned(),
         _ => format!("{total} replicas ("),
     };
-    // A message stays short however many groups there are.
-    const NAMED: usize = 6;
     for (index, (group, count)) in counts.iter().filter(|(_, count)| **count > 0).enumerate() {
         if index == NAMED {
             text.push_str(", …");

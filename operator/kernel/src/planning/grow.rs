@@ -53,8 +53,8 @@ fn floor(
         let less_would_do = need
             .rate()
             .is_some_and(|rate| model.lack(keepers, rate, SHRINK_UTILIZATION).is_none());
-        let message = format!("{decided} replicas are still wanted");
-        return (if less_would_do { 0 } else { decided }, Reason::Replacing, message);
+        let message = format!("{decided} replicas were decided and are still wanted");
+        return (if less_would_do { 0 } else { decided }, Reason::DemandGrew, message);
     };
     let strain = strain(crew.pool, now).unwrap_or(1.0);
     let message = format!(
@@ -104,10 +104,10 @@ pub(crate) fn grow(
     let mut growth = Growth::default();
     let mut have = count(crew.keepers());
     let missing = missing_since(crew, now);
-    let (floor, floor_reason, floor_message) = floor(crew, model, need, &have, missing, now);
+    let floor = floor(crew, model, need, &have, missing, now);
     let before = have.clone();
     loop {
-        let wanting = wanting(crew, model, need, &have, &before, floor, floor_reason, &floor_message);
+        let wanting = wanting(crew, model, need, &have, &before, &floor);
         let Some((reason, message, lack)) = wanting else {
             break;
         };
@@ -137,16 +137,13 @@ pub(crate) fn grow(
 }
 
 /// What `have` is missing, with the reason and the sentence.
-#[expect(clippy::too_many_arguments, reason = "private, and called once")]
 fn wanting(
     crew: &Crew,
     model: &Model,
     need: &Need,
     have: &Counts,
     before: &Counts,
-    floor: u32,
-    floor_reason: Reason,
-    floor_message: &str,
+    (floor, floor_reason, floor_message): &(u32, Reason, String),
 ) -> Option<(Reason, String, Option<Lack>)> {
     let pool = crew.pool;
     let have_now = total(have);
@@ -186,7 +183,11 @@ fn wanting(
         };
         return Some((reason, message, Some(lack)));
     }
-    (have_now < floor).then(|| (floor_reason, floor_message.to_owned(), None))
+    let floor_reason = match floor_reason {
+        Reason::DemandGrew if replacing => Reason::Replacing,
+        other => *other,
+    };
+    (have_now < *floor).then(|| (floor_reason, floor_message.clone(), None))
 }
 
 /// Takes groups out of `offers` that would not help however many servers of them came: a figure in the catalogue may be
@@ -224,8 +225,8 @@ fn shortage(message: &str, model: &Model, unavailable: &BTreeMap<GroupName, Prob
         .iter()
         .min_by_key(|(group, problem)| (full(problem), model.place(group), *group));
     match first {
-        Some((_, problem)) => Problem::new(problem.reason, format!("{message}; {}", problem.message)),
-        None => Problem::new(
+        Some((_, problem)) if !full(problem) => Problem::new(problem.reason, format!("{message}; {}", problem.message)),
+        _ => Problem::new(
             Reason::CapacityExhausted,
             format!("{message}; no permitted group has another server"),
         ),

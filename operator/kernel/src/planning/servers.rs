@@ -170,20 +170,20 @@ fn give_back(
                 drain(target, Reason::ReplicaLost, message, draft);
             }
             ServerState::Suspect => draft.wake(server.since + SUSPECT_LIMIT),
-            ServerState::Ready if chosen && left > minimum => {
-                if is_surplus(world, name, group, server_name, server, shelf, claims) {
-                    let vacated = claims.vacated.contains(&target);
-                    if let Some(until) = wait_until(world, group, server, vacated) {
-                        draft.wake(until);
+            ServerState::Ready
+                if chosen && left > minimum && is_surplus(world, name, group, server_name, server, shelf, claims) =>
+            {
+                let vacated = claims.vacated.contains(&target);
+                if let Some(until) = wait_until(world, group, server, vacated) {
+                    draft.wake(until);
+                } else {
+                    let reason = if server.lease.is_some() {
+                        Reason::LeaseEnded
                     } else {
-                        let reason = if server.lease.is_some() {
-                            Reason::LeaseEnded
-                        } else {
-                            Reason::ServerIdle
-                        };
-                        drain(target, reason, format!("nothing needs server {server_name}"), draft);
-                        left -= 1;
-                    }
+                        Reason::ServerIdle
+                    };
+                    drain(target, reason, format!("nothing needs server {server_name}"), draft);
+                    left -= 1;
                 }
             }
             _ => {}

@@ -167,7 +167,7 @@ fn plain(case: &Case, keepers: &Counts, rate: Rate) -> Shrinkage {
     let rejected = members
         .iter()
         .filter_map(|member| {
-            let until = paid(&member)?;
+            let until = paid(member)?;
             Some(Rejected {
                 alternative: member.replica.server.to_string(),
                 reason: Reason::LeasePaid,

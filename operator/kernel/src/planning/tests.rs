@@ -2,11 +2,13 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod golden;
 mod growth;
 mod leases;
 mod properties;
 mod replacement;
 mod safety;
+mod worlds;
 
 use crate::fixture::{Stage, hybrid};
 use crate::plan::{Action, Condition, ConditionKind, Decision, Plan};

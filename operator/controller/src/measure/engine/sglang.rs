@@ -1,4 +1,4 @@
-//! SGLang with `--enable-metrics`.
+//! `SGLang` with `--enable-metrics`.
 
 use crate::measure::scrape::{Counter, Distribution, Names};
 

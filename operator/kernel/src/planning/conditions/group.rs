@@ -55,7 +55,17 @@ fn outlook(world: &World, name: &GroupName, group: &Group, shelf: Option<&Shelf>
         .keys()
         .filter(|server| !world.occupants(group, server).is_empty())
         .count();
-    let leases: Vec<_> = servers.values().filter_map(|server| server.lease).collect();
+    let given_back = |state| {
+        matches!(
+            state,
+            ServerState::Gone | ServerState::Releasing | ServerState::Recycling
+        )
+    };
+    let leases: Vec<_> = servers
+        .values()
+        .filter(|server| !given_back(server.state))
+        .filter_map(|server| server.lease)
+        .collect();
     let site = world.snapshot.sites.get(&group.site);
     GroupOutlook {
         target: u32::try_from((i64::from(here) + changes).max(0)).unwrap_or(u32::MAX),

@@ -128,7 +128,8 @@ fn nothing_is_removed_that_an_n_minus_1_what_if_still_needs() {
 
 #[test]
 fn nothing_runs_where_trust_residency_or_licence_forbid_it() {
-    let forbid: [(fn(&mut Stage), Reason); 3] = [
+    type Forbid = (fn(&mut Stage), Reason);
+    let forbid: [Forbid; 3] = [
         (
             |stage| stage.snapshot.sites.get_mut("cupertino").unwrap().trust = Trust::None,
             Reason::TrustTooLow,

@@ -5,6 +5,9 @@ use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
+/// What takes less needs no word.
+const SLOW: Duration = Duration::from_secs(2);
+
 /// Something slow under way. Dropping it ends the display.
 pub(crate) struct Progress {
     what: String,
@@ -21,6 +24,10 @@ pub(crate) fn show(what: &str, expected: Option<&str>) -> Progress {
     let on_terminal = std::io::stderr().is_terminal();
     let pause = Duration::from_secs(if on_terminal { 1 } else { 10 });
     let line = thread::spawn(move || {
+        // Not slow at all: nothing to say.
+        if ended.recv_timeout(SLOW) != Err(RecvTimeoutError::Timeout) {
+            return;
+        }
         let mut err = std::io::stderr();
         loop {
             let seconds = start.elapsed().as_secs();

@@ -30,7 +30,7 @@ pub(crate) mod scrape;
 pub(crate) mod target;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -89,11 +89,21 @@ pub struct Meter {
     trigger: Trigger,
 }
 
-/// What the background task keeps from round to round.
+/// What the background task keeps from round to round. Locked only between questions, never during one.
 #[derive(Default)]
 struct Memory {
     ledgers: BTreeMap<PoolId, Ledger>,
     loads: BTreeMap<String, Load>,
+}
+
+impl Memory {
+    fn ledger(&mut self, pool: &PoolId, now: Timestamp) -> &mut Ledger {
+        self.ledgers.entry(pool.clone()).or_insert_with(|| Ledger::open(now))
+    }
+}
+
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Meter {
@@ -118,7 +128,7 @@ impl Meter {
     }
 
     fn set_targets(&self, targets: Targets) {
-        *self.targets.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(targets);
+        *lock(&self.targets) = Arc::new(targets);
     }
 
     /// The last measurements.
@@ -131,60 +141,87 @@ impl Meter {
         self.engines.clone()
     }
 
-    /// Measures on until dropped.
+    /// Measures on until dropped. Gateways, engines and drains are asked independently: a slow engine delays its own kind.
     pub async fn run(self) {
-        let mut memory = Memory::default();
-        let mut next_round = Instant::now();
-        loop {
-            let targets = self.current_targets();
-            if Instant::now() >= next_round {
-                next_round = Instant::now() + self.real(INTERVAL);
-                self.round(&targets, &mut memory).await;
-            } else {
-                self.look_at_drains(&targets, &mut memory).await;
+        let memory = Mutex::default();
+        let shared = async {
+            loop {
+                let next = self.next(INTERVAL);
+                self.ask_shared(&self.current_targets(), &memory).await;
+                tokio::time::sleep_until(next).await;
             }
-            let pause = Instant::now() + self.real(DRAIN_INTERVAL);
-            tokio::time::sleep_until(pause.min(next_round)).await;
-        }
+        };
+        let engines = async {
+            loop {
+                let next = self.next(INTERVAL);
+                self.ask_all_engines(&self.current_targets(), &memory).await;
+                tokio::time::sleep_until(next).await;
+            }
+        };
+        let drains = async {
+            loop {
+                let next = self.next(DRAIN_INTERVAL);
+                self.ask_drains(&self.current_targets(), &memory).await;
+                tokio::time::sleep_until(next).await;
+            }
+        };
+        let ((), (), ()) = tokio::join!(shared, engines, drains);
     }
 
-    /// Asks everybody once.
-    async fn round(&self, targets: &Targets, memory: &mut Memory) {
-        let (gateway, prometheus, engines) = tokio::join!(
-            self.ask_gateway(targets),
-            self.ask_prometheus(targets),
-            self.ask_engines(targets, |_| true),
-        );
+    fn next(&self, span: Span) -> Instant {
+        Instant::now() + self.real(span)
+    }
+
+    /// Asks the sources that speak for all pools.
+    async fn ask_shared(&self, targets: &Targets, memory: &Mutex<Memory>) {
+        let (gateway, prometheus) = tokio::join!(self.ask_gateway(targets), self.ask_prometheus(targets));
         let now = self.clock.now();
+        let mut memory = lock(memory);
         memory.ledgers.retain(|pool, _| targets.pools.contains_key(pool));
-        memory.loads = engines
-            .iter()
-            .map(|(uid, scrape)| (uid.clone(), load_of(scrape.as_ref())))
-            .collect();
         for (pool, target) in &targets.pools {
-            let ledger = memory.ledgers.entry(pool.clone()).or_insert_with(|| Ledger::open(now));
-            match target.source {
-                MetricsSource::Gateway => absorb_shared(ledger, pool, &gateway, now),
-                MetricsSource::Prometheus => absorb_shared(ledger, pool, &prometheus, now),
-                MetricsSource::Engine => absorb_engines(ledger, pool, target, &engines, now),
+            let answer = match target.source {
+                MetricsSource::Gateway => &gateway,
+                MetricsSource::Prometheus => &prometheus,
+                MetricsSource::Engine => continue,
+            };
+            absorb_shared(memory.ledger(pool, now), pool, answer, now);
+        }
+        self.publish(targets, &memory, now);
+    }
+
+    /// Asks every engine.
+    async fn ask_all_engines(&self, targets: &Targets, memory: &Mutex<Memory>) {
+        let engines = self.ask_engines(targets, |_| true).await;
+        let now = self.clock.now();
+        let mut memory = lock(memory);
+        memory.loads.retain(|uid, _| engines.contains_key(uid));
+        for (uid, scrape) in &engines {
+            memory.loads.insert(uid.clone(), load_of(scrape.as_ref()));
+        }
+        for (pool, target) in &targets.pools {
+            if target.source == MetricsSource::Engine {
+                absorb_engines(memory.ledger(pool, now), pool, target, &engines, now);
             }
         }
-        self.publish(targets, memory, now);
+        self.publish(targets, &memory, now);
     }
 
     /// Asks the engines that are being drained, and wakes the loop when one has become quiet.
-    async fn look_at_drains(&self, targets: &Targets, memory: &mut Memory) {
+    async fn ask_drains(&self, targets: &Targets, memory: &Mutex<Memory>) {
         let seen = self.ask_engines(targets, |pod| pod.draining).await;
         if seen.is_empty() {
             return;
         }
         let mut quiet = false;
-        for (uid, scrape) in &seen {
-            let load = load_of(scrape.as_ref());
-            let before = memory.loads.insert(uid.clone(), load);
-            quiet |= is_quiet(Some(&load)) && !is_quiet(before.as_ref());
+        {
+            let mut memory = lock(memory);
+            for (uid, scrape) in &seen {
+                let load = load_of(scrape.as_ref());
+                let before = memory.loads.insert(uid.clone(), load);
+                quiet |= is_quiet(Some(&load)) && !is_quiet(before.as_ref());
+            }
+            self.publish(targets, &memory, self.clock.now());
         }
-        self.publish(targets, memory, self.clock.now());
         if quiet {
             self.trigger.wake();
         }
@@ -292,7 +329,7 @@ impl Meter {
     }
 
     fn current_targets(&self) -> Arc<Targets> {
-        Arc::clone(&self.targets.lock().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&lock(&self.targets))
     }
 
     fn real(&self, span: Span) -> Duration {

@@ -9,6 +9,8 @@
 //! Times are whole nanoseconds, so that `n` equal iterations take exactly `n` times as long as one, in any order of
 //! summation: skipping over iterations gives the same bytes as stepping through them.
 
+pub mod skipping;
+
 use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};

@@ -107,9 +107,10 @@ fn meter(gateway: Option<u16>) -> Meter {
 }
 
 async fn rounds(meter: &Meter, targets: &Targets, rounds: usize) -> Arc<Measurement> {
-    let mut memory = Memory::default();
+    let memory = Mutex::default();
     for _ in 0..rounds {
-        meter.round(targets, &mut memory).await;
+        meter.ask_shared(targets, &memory).await;
+        meter.ask_all_engines(targets, &memory).await;
         // A rate needs time between its ends: a few virtual seconds.
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
@@ -240,11 +241,11 @@ async fn a_replica_that_becomes_quiet_while_it_drains_wakes_the_loop() {
     leaving.draining = true;
     let targets = targets(MetricsSource::Engine, EngineType::SGLang, vec![leaving]);
     let meter = meter(None);
-    let mut memory = Memory::default();
-    meter.look_at_drains(&targets, &mut memory).await;
+    let memory = Mutex::default();
+    meter.ask_drains(&targets, &memory).await;
     let woken = tokio::time::timeout(Duration::from_secs(5), meter.trigger.changed()).await;
     assert!(woken.is_ok());
-    meter.look_at_drains(&targets, &mut memory).await;
+    meter.ask_drains(&targets, &memory).await;
     let again = tokio::time::timeout(Duration::from_millis(50), meter.trigger.changed()).await;
     assert!(again.is_err(), "once");
 }

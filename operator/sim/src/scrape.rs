@@ -1,0 +1,145 @@
+//! What a gateway's metrics say about the simulated requests: scraped at every tick, seen one tick later.
+
+use std::collections::VecDeque;
+
+use pomarium_kernel::snapshot::{Metric, Objective};
+
+use crate::score::Answered;
+
+/// How far back the rings reach: five minutes of ticks of 15 s, and one more to take differences.
+const KEPT: usize = 21;
+/// Lengths of so many requests are kept for the mix.
+const LENGTHS: usize = 2_000;
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Counters {
+    arrived: u64,
+    prompt_tokens: u64,
+    output_tokens: u64,
+    answered: u64,
+    ttft_ms: f64,
+    itl_ms: f64,
+    /// Answered within the threshold, per objective, at most four.
+    within: [u64; 4],
+}
+
+/// A counter's value at a tick.
+#[derive(Clone, Copy, Debug)]
+struct Sample {
+    at_ms: i64,
+    counters: Counters,
+}
+
+/// What the metrics said lately.
+#[derive(Clone, Debug)]
+pub struct Scrapes {
+    thresholds: Vec<(Metric, f64)>,
+    now: Counters,
+    samples: VecDeque<Sample>,
+    lengths: VecDeque<(u32, u32)>,
+}
+
+/// Differences over a span of samples.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Window {
+    /// The newest sample.
+    pub at_ms: i64,
+    /// Its length.
+    pub seconds: f64,
+    /// Requests per second.
+    pub rate: f64,
+    /// Mean prompt, in tokens; 0 without requests.
+    pub mean_prompt: f64,
+    /// Mean output, in tokens; 0 without requests.
+    pub mean_output: f64,
+    /// Answered requests.
+    pub answered: u64,
+    /// Their mean TTFT, in ms.
+    pub mean_ttft_ms: f64,
+    /// Their mean ITL, in ms.
+    pub mean_itl_ms: f64,
+    /// Share within the threshold, per objective.
+    pub attained: [f64; 4],
+}
+
+impl Scrapes {
+    pub(crate) fn new(objectives: &[Objective]) -> Self {
+        let threshold = |objective: &Objective| (objective.metric, objective.threshold.as_millis() as f64);
+        Self {
+            thresholds: objectives.iter().take(4).map(threshold).collect(),
+            now: Counters::default(),
+            samples: VecDeque::with_capacity(KEPT + 1),
+            lengths: VecDeque::with_capacity(LENGTHS + 1),
+        }
+    }
+
+    pub(crate) fn arrived(&mut self, prompt: u32, output: u32) {
+        self.now.arrived += 1;
+        self.now.prompt_tokens += u64::from(prompt);
+        self.now.output_tokens += u64::from(output);
+        self.lengths.push_back((prompt, output));
+        if self.lengths.len() > LENGTHS {
+            self.lengths.pop_front();
+        }
+    }
+
+    pub(crate) fn answered(&mut self, request: &Answered) {
+        self.now.answered += 1;
+        self.now.ttft_ms += request.ttft_ms;
+        self.now.itl_ms += request.itl_ms.unwrap_or(0.0);
+        for (within, (metric, threshold_ms)) in self.now.within.iter_mut().zip(&self.thresholds) {
+            let value_ms = match metric {
+                Metric::TimeToFirstToken => request.ttft_ms,
+                Metric::InterTokenLatency => request.itl_ms.unwrap_or(0.0),
+            };
+            *within += u64::from(value_ms <= *threshold_ms);
+        }
+    }
+
+    pub(crate) fn scrape(&mut self, at_ms: i64) {
+        self.samples.push_back(Sample {
+            at_ms,
+            counters: self.now,
+        });
+        if self.samples.len() > KEPT {
+            self.samples.pop_front();
+        }
+    }
+
+    /// The last `seconds`, or as much of them as there is; `None` with fewer than two samples.
+    pub fn window(&self, seconds: f64) -> Option<Window> {
+        let newest = self.samples.back()?;
+        let oldest = self
+            .samples
+            .iter()
+            .find(|sample| (newest.at_ms - sample.at_ms) as f64 <= seconds * 1_000.0)
+            .filter(|sample| sample.at_ms < newest.at_ms)?;
+        let (new, old) = (&newest.counters, &oldest.counters);
+        let seconds = (newest.at_ms - oldest.at_ms) as f64 / 1_000.0;
+        let arrived = (new.arrived - old.arrived) as f64;
+        let answered = new.answered - old.answered;
+        let per = |sum: f64, count: f64| if count > 0.0 { sum / count } else { 0.0 };
+        let mut attained = [1.0; 4];
+        for (share, (new, old)) in attained.iter_mut().zip(new.within.iter().zip(&old.within)) {
+            if answered > 0 {
+                *share = (new - old) as f64 / answered as f64;
+            }
+        }
+        Some(Window {
+            at_ms: newest.at_ms,
+            seconds,
+            rate: arrived / seconds,
+            mean_prompt: per((new.prompt_tokens - old.prompt_tokens) as f64, arrived),
+            mean_output: per((new.output_tokens - old.output_tokens) as f64, arrived),
+            answered,
+            mean_ttft_ms: per(new.ttft_ms - old.ttft_ms, answered as f64),
+            mean_itl_ms: per(new.itl_ms - old.itl_ms, answered as f64),
+            attained,
+        })
+    }
+
+    /// Prompt and output lengths of the requests seen lately, oldest first.
+    pub fn lengths(&self) -> impl ExactSizeIterator<Item = (u32, u32)> + '_ {
+        self.lengths.iter().copied()
+    }
+}

@@ -58,7 +58,7 @@ pub(crate) struct Flags {
     /// Accept kubeconfigs of member clusters on this very machine or its link. For local test clusters.
     #[arg(long)]
     allow_loopback_members: bool,
-    /// Form of the logs on stderr. What is logged is chosen with the environment variable RUST_LOG.
+    /// Form of the logs on stderr. What is logged is chosen with the environment variable `RUST_LOG`.
     #[arg(long, value_enum, default_value = "text")]
     log_format: LogFormat,
 }

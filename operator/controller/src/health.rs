@@ -1,5 +1,6 @@
 //! Probes: `/healthz`, `/readyz` and, on their own address, `/metrics`.
 
+use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -78,7 +79,8 @@ impl Health {
             let passes = self.passed[check as usize].load(Ordering::Relaxed);
             ready &= passes;
             let (mark, word) = if passes { ('+', "ok") } else { ('-', "not yet") };
-            text.push_str(&format!("[{mark}]{} {word}\n", check.name()));
+            // Writing to a String cannot fail.
+            let _ = writeln!(text, "[{mark}]{} {word}", check.name());
         }
         (ready, text)
     }

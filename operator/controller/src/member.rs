@@ -194,7 +194,7 @@ impl Members {
                 .kubeconfig_secret_ref
                 .as_ref()
                 .and_then(|reference| secrets.get(&reference.name))
-                .map(|version| version.to_string());
+                .map(ToString::to_string);
             let wanted = Wanted { connection, secret };
             if sites.get(name).is_some_and(|site| site.wanted == wanted) {
                 continue;

@@ -99,24 +99,20 @@ fn namespace_at(world: &World, id: &PoolId) -> BTreeSet<SiteName> {
 fn measured(world: &World, id: &PoolId, objectives: usize) -> (Demand, Vec<Measured>) {
     let nothing = || Problem::new(Reason::Starting, "nothing has been measured yet");
     let unknown = || Measured::Unknown { problem: nothing() };
-    match world.measurements.get(id).map(Arc::as_ref) {
-        Some(Measurement { demand, measured, .. }) => {
-            // The objectives may have changed since: what was measured for other ones is not an answer.
-            let measured = if measured.len() == objectives {
-                measured.clone()
-            } else {
-                (0..objectives).map(|_| unknown()).collect()
-            };
-            (demand.clone(), measured)
-        }
-        None => {
-            let demand = Demand::Unknown {
-                since: world.started,
-                problem: nothing(),
-            };
-            (demand, (0..objectives).map(|_| unknown()).collect())
-        }
-    }
+    let Some(Measurement { demand, measured, .. }) = world.measurements.get(id).map(Arc::as_ref) else {
+        let demand = Demand::Unknown {
+            since: world.started,
+            problem: nothing(),
+        };
+        return (demand, (0..objectives).map(|_| unknown()).collect());
+    };
+    // The objectives may have changed since: what was measured for other ones is not an answer.
+    let measured = if measured.len() == objectives {
+        measured.clone()
+    } else {
+        (0..objectives).map(|_| unknown()).collect()
+    };
+    (demand.clone(), measured)
 }
 
 #[cfg(test)]

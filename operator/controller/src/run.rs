@@ -289,8 +289,8 @@ async fn wait_for_kinds(client: &Client) {
     let mut last = String::new();
     loop {
         let missing = match client.list_api_group_resources("pomarium.dev/v1alpha1").await {
-            Ok(list) => {
-                let served = |kind: &&str| list.resources.iter().any(|resource| resource.name == **kind);
+            Ok(found) => {
+                let served = |kind: &&str| found.resources.iter().any(|resource| resource.name == **kind);
                 let missing: Vec<&str> = KINDS.iter().filter(|kind| !served(kind)).copied().collect();
                 if missing.is_empty() {
                     return;

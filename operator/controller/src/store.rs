@@ -78,11 +78,14 @@ struct Shared<P: Projection> {
 /// Everything kept, by key.
 pub(crate) type Items<P> = BTreeMap<<P as Projection>::Key, Arc<<P as Projection>::Value>>;
 
+/// A list that is being read, and what of it cannot be.
+type Incoming<P> = (Items<P>, BTreeMap<<P as Projection>::Key, String>);
+
 struct Content<P: Projection> {
     items: Arc<Items<P>>,
     undecodable: BTreeMap<P::Key, String>,
     /// The list that is being read, if one is.
-    incoming: Option<(Items<P>, BTreeMap<P::Key, String>)>,
+    incoming: Option<Incoming<P>>,
     state: State,
 }
 

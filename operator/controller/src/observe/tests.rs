@@ -20,7 +20,7 @@ fn read<T: serde::de::DeserializeOwned>(value: Value) -> Arc<T> {
     Arc::new(serde_json::from_value(value).unwrap())
 }
 
-fn group(site: &str, provider: Value, currency: &str) -> Value {
+fn group(site: &str, provider: &Value, currency: &str) -> Value {
     json!({"apiVersion": "pomarium.dev/v1alpha1", "kind": "ServerGroup", "metadata": {"name": "macs"}, "spec": {
         "siteRef": {"name": site}, "machine": {"chip": "M2 Ultra", "gpuCores": 76, "memoryGiB": 192},
         "size": {"max": 12}, "provider": provider, "pricing": {"hourly": "1.97", "currency": currency}}})
@@ -100,7 +100,7 @@ fn world(nodes: Vec<NodeSeen>, pods: Vec<PodSeen>) -> World {
         sites: [(SiteName::from("home"), seen)].into(),
         groups: [(
             GroupName::from("macs"),
-            read(group("home", json!({"static": {}}), "USD")),
+            read(group("home", &json!({"static": {}}), "USD")),
         )]
         .into(),
         pools: [(PoolId::new("assistants", "chat"), read(pool("USD")))].into(),
@@ -337,7 +337,7 @@ fn a_provider_s_list_is_joined_with_nodes_and_counts_only_while_it_is_fresh() {
         let mut world = world(vec![node("macs-0")], vec![]);
         world.groups = [(
             GroupName::from("macs"),
-            read(group("home", json!({"simulated": {}}), "USD")),
+            read(group("home", &json!({"simulated": {}}), "USD")),
         )]
         .into();
         if let Some(answer) = answer {
@@ -370,7 +370,7 @@ fn a_provider_s_list_is_joined_with_nodes_and_counts_only_while_it_is_fresh() {
 fn a_provider_that_only_knows_a_size_has_servers_on_the_way_for_the_rest() {
     let mut world = world(vec![node("macs-1")], vec![]);
     let target = json!({"scale": {"targetRef": {"apiVersion": "cluster.x-k8s.io/v1beta2", "kind": "MachineDeployment", "namespace": "a", "name": "b"}}});
-    world.groups = [(GroupName::from("macs"), read(group("home", target, "USD")))].into();
+    world.groups = [(GroupName::from("macs"), read(group("home", &target, "USD")))].into();
     let answer = ProviderAnswer {
         listed_at: Some(NOW),
         size: Some(3),
@@ -432,11 +432,11 @@ fn a_group_without_its_site_and_an_object_in_another_currency_are_left_out_with_
     let mut world = world(vec![node("a")], vec![]);
     world.groups.insert(
         GroupName::from("nowhere"),
-        read(group("mars", json!({"static": {}}), "USD")),
+        read(group("mars", &json!({"static": {}}), "USD")),
     );
     world.groups.insert(
         GroupName::from("paris"),
-        read(group("home", json!({"simulated": {}}), "EUR")),
+        read(group("home", &json!({"simulated": {}}), "EUR")),
     );
     world.pools.insert(PoolId::new("assistants", "yen"), read(pool("JPY")));
     let observed = observe(&world, NOW);

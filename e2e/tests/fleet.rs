@@ -410,3 +410,41 @@ async fn engines_serve_through_an_outage_of_their_api_server_and_silent_servers_
     assert_eq!(read(rig.stream(&address, 50).await).await, (50, true));
     rig.fleet.stop().await;
 }
+
+/// CPU time of this process, and its resident memory in MiB.
+fn usage() -> (Duration, u64) {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let fields: Vec<u64> = (stat.rsplit_once(')').unwrap().1.split_whitespace())
+        .map(|field| field.parse().unwrap_or(0))
+        .collect();
+    (
+        Duration::from_millis((fields[11] + fields[12]) * 10),
+        fields[21] * 4 / 1024,
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "measures the machine"]
+async fn three_hundred_servers_in_one_process() {
+    let start = std::time::Instant::now();
+    let rig = Rig::start(vec![group("own", 300, true)]).await;
+    until(Duration::from_secs(120), "all Nodes to be ready", async || {
+        let nodes = rig.nodes.list(&kube::api::ListParams::default()).await.unwrap();
+        let conditions = nodes
+            .items
+            .iter()
+            .flat_map(|node| node.status.iter().flat_map(|s| s.conditions.iter().flatten()));
+        conditions.filter(|c| c.type_ == "Ready" && c.status == "True").count() == 300
+    })
+    .await
+    .unwrap();
+    eprintln!("300 Nodes ready after {:.1?}", start.elapsed());
+    let (before, _) = usage();
+    let minute = Duration::from_secs(60);
+    tokio::time::sleep(minute).await;
+    let (after, memory) = usage();
+    let cores = after.saturating_sub(before).as_secs_f64() / minute.as_secs_f64();
+    eprintln!("{cores:.3} cores and {memory} MiB for 300 idle servers");
+    assert!(cores < 0.25 && memory < 200, "{cores} cores, {memory} MiB");
+    rig.fleet.stop().await;
+}

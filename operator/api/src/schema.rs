@@ -300,6 +300,6 @@ pub(crate) fn image(_: &mut SchemaGenerator) -> Schema {
     text(
         512,
         r"self.matches('^[A-Za-z0-9][A-Za-z0-9._:/@-]*$')",
-        "must be a container image, such as ghcr.io/ggml-org/llama.cpp:server",
+        "must be a container image, such as registry.example.com/ggml-org/llama.cpp:server",
     )
 }

@@ -238,9 +238,9 @@ mod tests {
 
     /// A client under `bounds` whose server counts requests and answers after `delay`.
     fn client(gate: &Gate, limit: RateLimit, delay: Duration) -> (Client, Arc<AtomicUsize>) {
-        let served = Arc::new(AtomicUsize::new(0));
-        let counter = Arc::clone(&served);
-        let answers = tower::service_fn(move |_: Request<Body>| {
+        let requests = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&requests);
+        let server = tower::service_fn(move |_: Request<Body>| {
             let counter = Arc::clone(&counter);
             async move {
                 counter.fetch_add(1, Ordering::SeqCst);
@@ -254,7 +254,7 @@ mod tests {
             limit,
             timeout: Duration::from_millis(100),
         };
-        (ClientBuilder::new(bounds.layer(answers), "default").build(), served)
+        (ClientBuilder::new(bounds.layer(server), "default").build(), requests)
     }
 
     async fn try_all_writes(pods: &Api<Pod>) -> Vec<Result<(), kube::Error>> {

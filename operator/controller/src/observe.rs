@@ -10,7 +10,6 @@ mod replicas;
 mod servers;
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use pomarium_api::validate::{self, GroupSeen, PoolSeen};
 use pomarium_kernel::names::{PoolId, SiteName};
@@ -18,7 +17,7 @@ use pomarium_kernel::reason::{Problem, Reason};
 use pomarium_kernel::snapshot::{Demand, Measured, Snapshot};
 use pomarium_kernel::time::Timestamp;
 
-use crate::world::{Invalid, Measurement, World};
+use crate::world::{Invalid, World};
 
 /// What a pass plans on.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -99,20 +98,21 @@ fn namespace_at(world: &World, id: &PoolId) -> BTreeSet<SiteName> {
 fn measured(world: &World, id: &PoolId, objectives: usize) -> (Demand, Vec<Measured>) {
     let nothing = || Problem::new(Reason::Starting, "nothing has been measured yet");
     let unknown = || Measured::Unknown { problem: nothing() };
-    let Some(Measurement { demand, measured, .. }) = world.measurements.get(id).map(Arc::as_ref) else {
+    let all_unknown = || (0..objectives).map(|_| unknown()).collect();
+    let Some(measurement) = world.measurements.get(id) else {
         let demand = Demand::Unknown {
             since: world.started,
             problem: nothing(),
         };
-        return (demand, (0..objectives).map(|_| unknown()).collect());
+        return (demand, all_unknown());
     };
     // The objectives may have changed since: what was measured for other ones is not an answer.
-    let measured = if measured.len() == objectives {
-        measured.clone()
+    let measured = if measurement.measured.len() == objectives {
+        measurement.measured.clone()
     } else {
-        (0..objectives).map(|_| unknown()).collect()
+        all_unknown()
     };
-    (demand.clone(), measured)
+    (measurement.demand.clone(), measured)
 }
 
 #[cfg(test)]

@@ -289,13 +289,13 @@ async fn wait_for_kinds(client: &Client) {
     let mut last = String::new();
     loop {
         let missing = match client.list_api_group_resources("pomarium.dev/v1alpha1").await {
-            Ok(found) => {
-                let served = |kind: &&str| found.resources.iter().any(|resource| resource.name == **kind);
-                let missing: Vec<&str> = KINDS.iter().filter(|kind| !served(kind)).copied().collect();
-                if missing.is_empty() {
+            Ok(served) => {
+                let offers = |kind: &&str| served.resources.iter().any(|resource| resource.name == **kind);
+                let absent: Vec<&str> = KINDS.iter().filter(|kind| !offers(kind)).copied().collect();
+                if absent.is_empty() {
                     return;
                 }
-                format!("custom resources are missing: {}", missing.join(", "))
+                format!("custom resources are missing: {}", absent.join(", "))
             }
             Err(kube::Error::Api(status)) if status.is_not_found() => {
                 "the custom resources of pomarium.dev/v1alpha1 are not installed".to_owned()

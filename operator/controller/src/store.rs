@@ -78,7 +78,7 @@ struct Shared<P: Projection> {
 /// Everything kept, by key.
 pub(crate) type Items<P> = BTreeMap<<P as Projection>::Key, Arc<<P as Projection>::Value>>;
 
-/// A list that is being read, and what of it cannot be.
+/// A list while it is being read: what could be decoded, and why the rest could not.
 type Incoming<P> = (Items<P>, BTreeMap<<P as Projection>::Key, String>);
 
 struct Content<P: Projection> {

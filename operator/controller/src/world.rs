@@ -65,7 +65,7 @@ pub struct SiteSeen {
     pub pods: Arc<BTreeMap<ObjectKey, Arc<PodSeen>>>,
     /// Its namespaces.
     pub namespaces: Arc<BTreeMap<String, Arc<()>>>,
-    /// Its `PodDisruptionBudget`s with the label `pomarium.dev/pool`, by namespace and name.
+    /// Its `PodDisruptionBudgets` with the label `pomarium.dev/pool`, by namespace and name.
     pub budgets: Arc<BTreeMap<ObjectKey, Arc<()>>>,
 }
 

@@ -44,7 +44,7 @@ pub struct Engine {
     /// Which model server it is: decides which metrics are read and how a drain sees that it is quiet.
     #[schemars(schema_with = "schema::choice::<EngineType>")]
     pub r#type: EngineType,
-    /// Container image. Example: `ghcr.io/ggml-org/llama.cpp:server-b7000`.
+    /// Container image. Example: `registry.example.com/ggml-org/llama.cpp:server-b7000`.
     #[schemars(schema_with = "schema::image")]
     pub image: String,
     /// Arguments of the container; at most 64. Example: `[--parallel, "16"]`. Default: none.

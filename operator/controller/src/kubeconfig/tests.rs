@@ -1,7 +1,5 @@
 #![allow(clippy::unwrap_used)]
 
-use std::fmt::Write as _;
-
 use super::*;
 
 const PEM: &str = "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURS0tLS0tCkFBQUEKLS0tLS1FTkQgQ0VSVElGSUNBVEUtLS0tLQo=";
@@ -203,11 +201,18 @@ fn what_is_missing_or_broken_is_named_and_never_quoted() {
 #[test]
 fn text_that_is_not_utf8_or_nests_without_end_is_refused() {
     parse(&[0xff, 0xfe, 0x00], true).unwrap_err();
-    let mut bomb = "b0: &b0 [x, x, x, x, x, x, x, x]\n".to_owned();
-    for n in 1..30 {
-        let all = vec![format!("*b{}", n - 1); 8].join(", ");
-        let _ = writeln!(bomb, "b{n}: &b{n} [{all}]");
-    }
+    let bomb = format!(
+        "a: &a [x,x,x,x,x,x,x,x,x,x]\n{}",
+        (0..30).fold(String::new(), |mut text, n| {
+            let before = if n == 0 { "a".to_owned() } else { format!("b{}", n - 1) };
+            text.extend([
+                format!("b{n}: &b{n} ["),
+                format!("*{before},").repeat(7),
+                format!("*{before}]\n"),
+            ]);
+            text
+        })
+    );
     parse(bomb.as_bytes(), true).unwrap_err();
     parse(
         format!("{}1{}", "[".repeat(50_000), "]".repeat(50_000)).as_bytes(),

@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use pomarium_api::labels;
 use pomarium_kernel::lifecycle::{ReplicaState, ServerState};

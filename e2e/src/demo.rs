@@ -60,6 +60,10 @@ pub struct Options {
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
 
+    /// Write what the operator logged.
+    #[arg(long, value_name = "FILE")]
+    pub operator_log: Option<PathBuf>,
+
     /// What to replay: CSV, gzipped or not, `arrival_ms,prompt_tokens,output_tokens` [default: azure-conv-2023, one hour, REAL]
     #[arg(long, value_name = "FILE")]
     pub trace: Option<PathBuf>,
@@ -121,14 +125,14 @@ async fn run(options: Options) -> Result<bool> {
     let screen = !options.headless && Screen::is_available();
     log_to_stderr(screen);
 
-    let world = tokio::select! {
-        world = setup::build(&manifests, options.time_scale, &mut steps) => world?,
-        _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
+    // tokio's handler stays once it is set: from here on, whoever waits must listen to Ctrl-C.
+    let (world, never_ready) = tokio::select! {
+        prepared = prepare(&manifests, &options, &mut steps) => prepared?,
+        interrupted = tokio::signal::ctrl_c() => {
+            interrupted?;
+            anyhow::bail!("interrupted");
+        }
     };
-    steps.next("the manifests of examples/hybrid, applied with kubectl");
-    world.hub()?.apply_path(&manifests.folder).await?;
-    let never_ready = wait_until_ready(&world, &manifests, &steps).await;
-
     let mut summary = Summary {
         trace: file_name(&trace),
         time_scale: options.time_scale,
@@ -156,10 +160,22 @@ async fn run(options: Options) -> Result<bool> {
     if let Some(path) = &options.json {
         write_json(path, &summary)?;
     }
+    if let Some(path) = &options.operator_log {
+        std::fs::write(path, world.operator.log()).with_context(|| format!("writing {}", path.display()))?;
+    }
     if options.keep {
         keep(&world, &manifests).await?;
     }
     Ok(summary.is_good())
+}
+
+/// Builds the world, applies the manifests, and waits for the pool. Returns the pools that never became Ready too.
+async fn prepare(manifests: &Manifests, options: &Options, steps: &mut Steps) -> Result<(World, Vec<String>)> {
+    let world = setup::build(manifests, options.time_scale, steps).await?;
+    steps.next("the manifests of examples/hybrid, applied with kubectl");
+    world.hub()?.apply_path(&manifests.folder).await?;
+    let never_ready = wait_until_ready(&world, manifests, steps).await;
+    Ok((world, never_ready))
 }
 
 impl World {
@@ -265,7 +281,7 @@ async fn replay(
         }
         done.cancel();
     };
-    let look = async {
+    let meter = async {
         while done
             .run_until_cancelled(tokio::time::sleep(Duration::from_secs(1)))
             .await
@@ -275,14 +291,19 @@ async fn replay(
         }
         world.observer.read_meter();
     };
+    let interrupt = async {
+        if let Some(Ok(())) = done.run_until_cancelled(tokio::signal::ctrl_c()).await {
+            quit.cancel();
+        }
+    };
     let show = async {
         if screen {
             shown.on_screen(world, &quit, &done).await
         } else {
-            shown.as_lines(world, &quit, &done).await
+            shown.as_lines(world, &done).await
         }
     };
-    let ((), (), shown) = tokio::join!(work, look, show);
+    let ((), (), (), shown) = tokio::join!(work, meter, interrupt, show);
     shown
 }
 
@@ -306,18 +327,12 @@ struct Show {
 }
 
 impl Show {
-    async fn as_lines(&self, world: &World, quit: &CancellationToken, done: &CancellationToken) -> Result<()> {
-        loop {
-            tokio::select! {
-                () = tokio::time::sleep(LINE_EVERY) => println!("{}", self.picture(world).line()),
-                () = done.cancelled() => return Ok(()),
-                interrupted = tokio::signal::ctrl_c() => {
-                    interrupted?;
-                    quit.cancel();
-                }
-            }
+    async fn as_lines(&self, world: &World, done: &CancellationToken) -> Result<()> {
+        while done.run_until_cancelled(tokio::time::sleep(LINE_EVERY)).await.is_some() {
+            println!("{}", self.picture(world).line());
             std::io::stdout().flush()?;
         }
+        Ok(())
     }
 
     async fn on_screen(&self, world: &World, quit: &CancellationToken, done: &CancellationToken) -> Result<()> {

@@ -163,9 +163,19 @@ impl Picture {
         groups.filter_map(|group| group.servers.get(&state)).sum()
     }
 
+    /// Where the replay is, such as `12:00 / 58:21`; after its end `58:21 + 02:00`.
+    pub(crate) fn progress(&self) -> String {
+        let over = self.elapsed_secs - self.length_secs;
+        if over > 0.0 {
+            format!("{} + {}", clock(self.length_secs), clock(over))
+        } else {
+            format!("{} / {}", clock(self.elapsed_secs), clock(self.length_secs))
+        }
+    }
+
     /// One line for logs.
     pub fn line(&self) -> String {
-        let mut line = format!("{} / {}", clock(self.elapsed_secs), clock(self.length_secs));
+        let mut line = self.progress();
         let _ = write!(
             line,
             "  {} sent, {} in flight",

@@ -47,10 +47,9 @@ fn draw_progress(frame: &mut Frame, area: Rect, picture: &Picture) {
     } else {
         0.0
     };
-    let label = format!("{} / {}", clock(picture.elapsed_secs), clock(picture.length_secs));
     let gauge = Gauge::default()
         .ratio(share)
-        .label(label)
+        .label(picture.progress())
         .gauge_style(Style::default().fg(Color::Green).bg(Color::DarkGray));
     frame.render_widget(gauge, area);
 }

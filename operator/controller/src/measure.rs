@@ -266,6 +266,9 @@ impl Meter {
             .as_ref()
             .ok_or("the operator was started without --gateway-metrics-url")?;
         let text = self.get(url).await?;
+        if exposition::samples(&text, |_| true).next().is_none() {
+            return Err("its answer is not in Prometheus' text format".to_owned());
+        }
         Ok(gateway::by_pool(&text, pools))
     }
 
@@ -312,7 +315,7 @@ impl Meter {
                 // The time before the question: an answer is never newer than it says.
                 let asked_at = self.clock.now();
                 let answer = match self.engines.read(&pod.address, bounds).await {
-                    Ok(text) => Some((Scrape::read(&text, names), asked_at)),
+                    Ok(text) => readable(Scrape::read(&text, names), &pod).map(|scrape| (scrape, asked_at)),
                     Err(error) => {
                         tracing::debug!(pod = pod.address.name, %error, "an engine did not answer");
                         None
@@ -342,6 +345,16 @@ impl Meter {
             bytes: LONGEST_ANSWER,
         }
     }
+}
+
+/// An engine always tells its load. An answer without it, such as a proxy's page with status 200, is no answer: counted as
+/// one, it would look like no demand at all.
+fn readable(scrape: Scrape, pod: &PodTarget) -> Option<Scrape> {
+    if scrape.running.is_none() && scrape.queued.is_none() {
+        tracing::debug!(pod = pod.address.name, "an engine's answer has none of its metrics");
+        return None;
+    }
+    Some(scrape)
 }
 
 fn load_of(answer: Option<&(Scrape, Timestamp)>) -> Load {

@@ -249,3 +249,21 @@ async fn a_replica_that_becomes_quiet_while_it_drains_wakes_the_loop() {
     let again = tokio::time::timeout(Duration::from_millis(50), meter.trigger.changed()).await;
     assert!(again.is_err(), "once");
 }
+
+#[tokio::test]
+async fn an_answer_that_is_no_metrics_is_unknown_and_not_idle() {
+    const PAGE: &str = "<html>\nsign in first, please\n</html>\n";
+    let port = server(PAGE).await;
+    for (source, meter, pods) in [
+        (MetricsSource::Gateway, meter(Some(port)), Vec::new()),
+        (MetricsSource::Engine, meter(None), vec![pod("a", port)]),
+    ] {
+        let seen = rounds(&meter, &targets(source, EngineType::Vllm, pods), 3).await;
+        assert!(
+            matches!(seen.demand, Demand::Unknown { .. }),
+            "{source:?}: {:?}",
+            seen.demand
+        );
+        assert!(seen.loads.values().all(|load| *load == Load::Unknown), "{source:?}");
+    }
+}

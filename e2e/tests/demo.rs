@@ -13,7 +13,10 @@ fn a_short_demo_answers_every_request_and_writes_its_summary() {
     // Slower than the real one, because tests are not optimised.
     let options = ["demo", "--headless", "--minutes", "2", "--time-scale", "8", "--json"];
     let options = Options::parse_from(options.iter().map(AsRef::as_ref).chain([json.as_os_str()]));
-    assert!(demo::run_to_end(options).unwrap(), "a request was lost, or the pool never became Ready");
+    assert!(
+        demo::run_to_end(options).unwrap(),
+        "a request was lost, or the pool never became Ready"
+    );
 
     let summary: Value = serde_json::from_str(&std::fs::read_to_string(&json).unwrap()).unwrap();
     assert_eq!(summary["requests"]["sent"], 456);

@@ -11,7 +11,7 @@
 //! | [`condition`] | conditions: what changes, and when `lastTransitionTime` does |
 //! | [`steady`] | when two texts with figures say the same |
 //! | [`object`] | the status of a pool, a group and a site |
-//! | [`write`] | writes what differs |
+//! | [`mod@write`] | writes what differs |
 
 mod condition;
 mod object;

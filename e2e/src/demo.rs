@@ -20,6 +20,7 @@ use pomarium_kernel::time::{Span, Timestamp};
 use pomarium_sim::trace::{Arrival, TraceReader, scale_rate};
 use tokio_util::sync::CancellationToken;
 
+use crate::cluster::Programs;
 use crate::load::{self, Record};
 use crate::summary::{Cost, Lag, Leases, Requests, Site, Summary, round};
 use crate::view::terminal::Screen;
@@ -114,14 +115,20 @@ pub fn run_to_end(options: Options) -> Result<bool> {
 async fn run(options: Options) -> Result<bool> {
     let mut steps = Steps::start();
     let trace = options.trace.clone().unwrap_or_else(default_trace);
-    let arrivals = arrivals(&trace, &options)?;
     let manifests = Manifests::read(&crate::cluster::repository().join("examples/hybrid"))?;
+    let all = arrivals(&trace, &options)?;
+    let (arrivals, too_long) = within_context(all, manifests.context_tokens());
     let real_minutes = length(&arrivals).as_secs_f64() / options.time_scale / 60.0;
     steps.say(&format!(
         "Pomarium demo: {} requests of {} in about {real_minutes:.1} minutes",
         arrivals.len(),
         file_name(&trace),
     ));
+    if too_long > 0 {
+        steps.say(&format!(
+            "{too_long} more are longer than the model's context and are left out"
+        ));
+    }
     let screen = !options.headless && Screen::is_available();
     log_to_stderr(screen);
 
@@ -155,6 +162,7 @@ async fn run(options: Options) -> Result<bool> {
         ));
     }
     fill(&mut summary, &world, &manifests)?;
+    summary.requests.rejected = too_long;
     summary.seconds = round(steps.seconds(), 1);
     println!("\nPomarium demo, summary\n{}", summary.table());
     if let Some(path) = &options.json {
@@ -201,6 +209,14 @@ fn arrivals(trace: &Path, options: &Options) -> Result<Vec<Arrival>> {
     let all = all.collect::<Result<Vec<_>, _>>()?;
     anyhow::ensure!(!all.is_empty(), "trace {} has no requests", trace.display());
     Ok(scale_rate(&all, options.rate_scale, SEED))
+}
+
+/// Those whose prompt and answer fit a context of `tokens`, and how many do not: no server could ever serve them.
+fn within_context(arrivals: Vec<Arrival>, tokens: u64) -> (Vec<Arrival>, u64) {
+    let (fit, too_long): (Vec<_>, Vec<_>) = arrivals
+        .into_iter()
+        .partition(|arrival| u64::from(arrival.prompt_tokens) + u64::from(arrival.output_tokens) <= tokens);
+    (fit, too_long.len() as u64)
 }
 
 fn length(arrivals: &[Arrival]) -> Span {
@@ -365,6 +381,7 @@ fn fill(summary: &mut Summary, world: &World, manifests: &Manifests) -> Result<(
         cut: seen.cut,
         failed: seen.failed,
         retried: outcomes.retried,
+        rejected: 0,
     };
     summary.objectives = manifests
         .targets()
@@ -413,6 +430,9 @@ fn write_json(path: &Path, summary: &Summary) -> Result<()> {
 /// Says how to look around, and waits for Ctrl-C: clusters, fleet and router live as long as this process.
 async fn keep(world: &World, manifests: &Manifests) -> Result<()> {
     println!("Everything keeps running until Ctrl-C. Try, in another terminal:\n");
+    if let Programs::MultiCall(binary) = crate::cluster::binary().await? {
+        println!("  alias kubectl='{} kubectl'   # if you have none", binary.display());
+    }
     for (name, cluster) in &world.clusters {
         println!("  export KUBECONFIG={}   # {name}", cluster.kubeconfig().display());
     }
@@ -459,6 +479,7 @@ mod tests {
         let options = Options::parse_from(["demo"]);
         let hour = arrivals(&default_trace(), &options).unwrap_or_default();
         assert_eq!((hour.len(), length(&hour)), (19_366, Span::from_millis(3_501_722)));
+        assert_eq!(within_context(hour, 8_000).1, 1, "one has 14,089 tokens");
         let options = Options::parse_from(["demo", "--minutes", "2"]);
         assert_eq!(
             arrivals(&default_trace(), &options).unwrap_or_default().len(),

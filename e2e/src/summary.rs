@@ -51,6 +51,8 @@ pub struct Requests {
     pub failed: u64,
     /// Sent to a second replica because the first failed before its first byte; no loss.
     pub retried: u64,
+    /// Of the trace, longer than the model's context: not sent.
+    pub rejected: u64,
 }
 
 /// How well one objective was met.
@@ -209,6 +211,7 @@ impl Summary {
             cut,
             failed,
             retried,
+            rejected: _,
         } = self.requests;
         line(
             "requests",
@@ -336,7 +339,7 @@ mod tests {
     fn the_json_has_the_keys_that_others_read() {
         let json = serde_json::to_string(&run()).unwrap();
         let expected = concat!(
-            r#"{"requests":{"sent":100,"completed":100,"cut":0,"failed":0,"retried":0},"#,
+            r#"{"requests":{"sent":100,"completed":100,"cut":0,"failed":0,"retried":0,"rejected":0},"#,
             r#""objectives":[{"metric":"TimeToFirstToken","percentile":95,"attainment":0.97,"thresholdSeconds":9.7,"valueSeconds":9.5},"#,
             r#"{"metric":"InterTokenLatency","percentile":95,"attainment":1.0,"thresholdSeconds":0.2,"valueSeconds":0.095}],"#,
             r#""sites":[{"name":"cupertino","ownership":"Owned","serversPeak":12}],"scaleUps":5,"drains":4,"#,

@@ -240,6 +240,23 @@ impl ObjectiveView {
     }
 }
 
+/// At most `most` of `decisions`, which are newest first. The same about several servers in a row is told once, by the
+/// newest, with a count.
+pub(crate) fn told(decisions: Vec<DecisionView>, most: usize) -> Vec<DecisionView> {
+    let mut told: Vec<DecisionView> = Vec::new();
+    for decision in decisions {
+        let same = |last: &&mut DecisionView| last.reason == decision.reason && last.subject == decision.subject;
+        if let Some(last) = told.last_mut().filter(same) {
+            last.count += decision.count;
+        } else if told.len() < most {
+            told.push(decision);
+        } else {
+            break;
+        }
+    }
+    told
+}
+
 /// `mm:ss` of virtual time.
 fn clock(secs: f64) -> String {
     #[expect(
@@ -263,4 +280,31 @@ fn duration(ms: f64) -> String {
 
 fn or_dash(text: &str) -> &str {
     if text.is_empty() { "–" } else { text }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_decision_about_several_servers_is_told_once_by_the_newest() {
+        let decision = |reason: &str, message: &str| DecisionView {
+            reason: reason.into(),
+            message: message.into(),
+            count: 1,
+            ..DecisionView::default()
+        };
+        let newest_first = vec![
+            decision("DemandGrew", "to 9"),
+            decision("DemandGrew", "to 8"),
+            decision("ReplicaReady", "7"),
+            decision("DemandGrew", "to 7"),
+            decision("BelowMinimum", "to 6"),
+        ];
+        let told: Vec<_> = told(newest_first, 3)
+            .into_iter()
+            .map(|told| (told.message, told.count))
+            .collect();
+        assert_eq!(told, [("to 9".into(), 2), ("7".into(), 1), ("to 7".into(), 1)]);
+    }
 }

@@ -199,6 +199,11 @@ impl Manifests {
         }
     }
 
+    /// Longest context of one request, in tokens.
+    pub(crate) fn context_tokens(&self) -> u64 {
+        u64::try_from(self.pool.spec.model.context_tokens).unwrap_or(0)
+    }
+
     /// Replicas that the pool keeps without demand.
     pub(crate) fn minimum(&self) -> u32 {
         self.pool

@@ -26,7 +26,7 @@ use crate::load::{self, Ledger, percentile};
 use crate::router::Router;
 use crate::summary::Target;
 use crate::time::VirtualTime;
-use crate::view::{DecisionView, GroupView, ObjectiveView, Picture, PoolView, ServerView, SiteView};
+use crate::view::{self, DecisionView, GroupView, ObjectiveView, Picture, PoolView, ServerView, SiteView};
 
 /// Most decisions that a picture carries.
 const DECISIONS: usize = 20;
@@ -336,17 +336,7 @@ impl Observer {
             .filter_map(|event| self.decision(event, begun))
             .collect();
         views.sort_by(|a, b| b.at_secs.total_cmp(&a.at_secs));
-        let mut told: Vec<DecisionView> = Vec::new();
-        for view in views {
-            // The same about several servers in a row: the newest speaks for all.
-            let same = |last: &&mut DecisionView| last.reason == view.reason && last.subject == view.subject;
-            if let Some(last) = told.last_mut().filter(same) {
-                last.count += view.count;
-            } else if told.len() < DECISIONS {
-                told.push(view);
-            }
-        }
-        told
+        view::told(views, DECISIONS)
     }
 
     fn decision(&self, event: &Event, begun: Timestamp) -> Option<DecisionView> {

@@ -51,7 +51,7 @@ const SEED: u64 = 1;
 /// examples/hybrid/ and replays one recorded hour of a conversation service as real HTTP streams. Takes about 5 minutes;
 /// the first run also builds the control plane (Go, about 4 minutes).
 #[derive(Clone, Debug, Parser)]
-#[command(name = "cargo demo", version)]
+#[command(name = "demo", bin_name = "cargo demo --", version)]
 pub struct Options {
     /// Print a line every 10 s instead of drawing on the terminal. Always so if standard output is no terminal.
     #[arg(long)]
@@ -133,7 +133,11 @@ async fn run(options: Options) -> Result<bool> {
     log_to_stderr(screen);
 
     // tokio's handler stays once it is set: from here on, whoever waits must listen to Ctrl-C.
-    let (world, never_ready) = tokio::select! {
+    let Prepared {
+        world,
+        never_ready,
+        seconds_to_ready,
+    } = tokio::select! {
         prepared = prepare(&manifests, &options, &mut steps) => prepared?,
         interrupted = tokio::signal::ctrl_c() => {
             interrupted?;
@@ -144,6 +148,7 @@ async fn run(options: Options) -> Result<bool> {
         trace: file_name(&trace),
         time_scale: options.time_scale,
         never_ready,
+        seconds_to_ready: round(seconds_to_ready, 2),
         ..Summary::default()
     };
     if summary.never_ready.is_empty() {
@@ -177,13 +182,25 @@ async fn run(options: Options) -> Result<bool> {
     Ok(summary.is_good())
 }
 
-/// Builds the world, applies the manifests, and waits for the pool. Returns the pools that never became Ready too.
-async fn prepare(manifests: &Manifests, options: &Options, steps: &mut Steps) -> Result<(World, Vec<String>)> {
+/// A world whose pool is Ready, or is not in time.
+struct Prepared {
+    world: World,
+    never_ready: Vec<String>,
+    seconds_to_ready: f64,
+}
+
+/// Builds the world, applies the manifests, and waits for the pool.
+async fn prepare(manifests: &Manifests, options: &Options, steps: &mut Steps) -> Result<Prepared> {
     let world = setup::build(manifests, options.time_scale, steps).await?;
     steps.next("the manifests of examples/hybrid, applied with kubectl");
+    let before = steps.seconds();
     world.hub()?.apply_path(&manifests.folder).await?;
     let never_ready = wait_until_ready(&world, manifests, steps).await;
-    Ok((world, never_ready))
+    Ok(Prepared {
+        world,
+        never_ready,
+        seconds_to_ready: steps.seconds() - before,
+    })
 }
 
 impl World {
@@ -414,6 +431,8 @@ fn fill(summary: &mut Summary, world: &World, manifests: &Manifests) -> Result<(
         leases: round(totals.leases.as_f64(), 4),
         energy: round(totals.energy.as_f64(), 4),
     };
+    let resident = world.operator.resident_bytes().unwrap_or(0);
+    summary.operator_resident_mib = round(resident as f64 / 1_048_576.0, 1);
     summary.worst_lag_ms = Lag {
         load: round(seen.worst_lag_ms, 0),
         fleet: world.fleet.lag().virtual_ms.as_millis() as f64,

@@ -34,6 +34,10 @@ pub struct Summary {
     pub trace: String,
     /// The most that any part of the emulation was behind the virtual clock, in virtual ms.
     pub worst_lag_ms: Lag,
+    /// Real time from `kubectl apply` of the manifests until the pool was Ready at its minimum.
+    pub seconds_to_ready: f64,
+    /// Resident memory of the operator at the end, in MiB.
+    pub operator_resident_mib: f64,
     /// Pools that never became Ready.
     pub never_ready: Vec<String>,
 }
@@ -268,6 +272,13 @@ impl Summary {
                 self.time_scale,
             ),
         );
+        line(
+            "operator",
+            format!(
+                "{:.0} MiB resident; from kubectl apply to Ready {:.1} s",
+                self.operator_resident_mib, self.seconds_to_ready
+            ),
+        );
         for pool in &self.never_ready {
             line("NEVER READY", pool.clone());
         }
@@ -331,6 +342,8 @@ mod tests {
             replayed_seconds: 3_600.0,
             time_scale: 15.0,
             trace: "azure-conv-2023.csv.gz".into(),
+            seconds_to_ready: 2.5,
+            operator_resident_mib: 21.0,
             ..Summary::default()
         }
     }
@@ -344,7 +357,7 @@ mod tests {
             r#"{"metric":"InterTokenLatency","percentile":95,"attainment":1.0,"thresholdSeconds":0.2,"valueSeconds":0.095}],"#,
             r#""sites":[{"name":"cupertino","ownership":"Owned","serversPeak":12}],"scaleUps":5,"drains":4,"#,
             r#""leases":{"bought":2,"returned":2},"cost":{"currency":"USD","total":3.25,"leases":3.0,"energy":0.25},"seconds":270.5,"#,
-            r#""replayedSeconds":3600.0,"timeScale":15.0,"trace":"azure-conv-2023.csv.gz","worstLagMs":{"load":0.0,"fleet":0.0},"neverReady":[]}"#,
+            r#""replayedSeconds":3600.0,"timeScale":15.0,"trace":"azure-conv-2023.csv.gz","worstLagMs":{"load":0.0,"fleet":0.0},"secondsToReady":2.5,"operatorResidentMib":21.0,"neverReady":[]}"#,
         );
         assert_eq!(json, expected);
     }

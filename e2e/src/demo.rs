@@ -5,23 +5,22 @@
 
 mod manifests;
 mod observer;
+mod replay;
 mod setup;
 mod steps;
 mod tally;
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Parser;
 use kube::ResourceExt;
-use pomarium_kernel::time::{Span, Timestamp};
+use pomarium_kernel::time::Span;
 use pomarium_sim::trace::{Arrival, TraceReader, scale_rate};
-use tokio_util::sync::CancellationToken;
 
 use crate::cluster::Programs;
-use crate::load::{self, Record};
+use crate::load::Record;
 use crate::summary::{Cost, Lag, Leases, Requests, Site, Summary, round};
 use crate::view::terminal::Screen;
 use crate::wait::eventually;
@@ -32,15 +31,6 @@ use steps::Steps;
 
 /// Longest real wait for the pool to be Ready at its minimum.
 const READY_LIMIT: Duration = Duration::from_secs(90);
-
-/// Longest virtual wait, after the last answer, for hosted servers to be given back.
-const RETURN_LIMIT: Span = Span::from_minutes(25);
-
-/// Real time between two pictures on a terminal.
-const PICTURE_EVERY: Duration = Duration::from_millis(500);
-
-/// Real time between two lines without a terminal.
-const LINE_EVERY: Duration = Duration::from_secs(10);
 
 /// Seed of the jitter of `--rate-scale`.
 const SEED: u64 = 1;
@@ -158,7 +148,7 @@ async fn run(options: Options) -> Result<bool> {
             "the replay"
         });
         let begun = world.time.now();
-        replay(&world, &manifests, &options, &arrivals, screen).await?;
+        replay::run(&world, &manifests, &arrivals, &summary.trace, screen).await?;
         summary.replayed_seconds = round(world.time.now().since(begun).as_secs_f64(), 1);
     } else {
         steps.say(&format!(
@@ -279,110 +269,6 @@ async fn wait_until_ready(world: &World, manifests: &Manifests, steps: &Steps) -
             steps.say(&error.to_string());
             vec![name]
         }
-    }
-}
-
-/// Replays, shows, and waits until what was leased is given back.
-async fn replay(
-    world: &World,
-    manifests: &Manifests,
-    options: &Options,
-    arrivals: &[Arrival],
-    screen: bool,
-) -> Result<()> {
-    let config = load::Config {
-        target: world.router.address(),
-        model: manifests.pool.spec.model.name.clone(),
-        scale: options.time_scale,
-        request_timeout: Duration::from_secs_f64(1_800.0 / options.time_scale),
-    };
-    let quit = CancellationToken::new();
-    let done = CancellationToken::new();
-    world.observer.start_counting();
-    let shown = Show {
-        begun: world.time.now(),
-        length: length(arrivals),
-        stage: format!(
-            "replaying {}",
-            file_name(&options.trace.clone().unwrap_or_else(default_trace))
-        ),
-    };
-    let work = async {
-        load::replay(arrivals, &config, &world.ledger, &quit).await;
-        if !quit.is_cancelled() {
-            wait_for_returns(world, &quit).await;
-        }
-        done.cancel();
-    };
-    let meter = async {
-        while done
-            .run_until_cancelled(tokio::time::sleep(Duration::from_secs(1)))
-            .await
-            .is_some()
-        {
-            world.observer.read_meter();
-        }
-        world.observer.read_meter();
-    };
-    let interrupt = async {
-        if let Some(Ok(())) = done.run_until_cancelled(tokio::signal::ctrl_c()).await {
-            quit.cancel();
-        }
-    };
-    let show = async {
-        if screen {
-            shown.on_screen(world, &quit, &done).await
-        } else {
-            shown.as_lines(world, &done).await
-        }
-    };
-    let ((), (), (), shown) = tokio::join!(work, meter, interrupt, show);
-    shown
-}
-
-/// Waits until every lease has ended, for a bounded time.
-async fn wait_for_returns(world: &World, quit: &CancellationToken) {
-    let end = world.time.now() + RETURN_LIMIT;
-    while world.time.now() < end && !quit.is_cancelled() {
-        let totals = world.observer.totals();
-        if totals.returned == totals.bought {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
-}
-
-/// What is shown while the replay runs.
-struct Show {
-    begun: Timestamp,
-    length: Span,
-    stage: String,
-}
-
-impl Show {
-    async fn as_lines(&self, world: &World, done: &CancellationToken) -> Result<()> {
-        while done.run_until_cancelled(tokio::time::sleep(LINE_EVERY)).await.is_some() {
-            println!("{}", self.picture(world).line());
-            std::io::stdout().flush()?;
-        }
-        Ok(())
-    }
-
-    async fn on_screen(&self, world: &World, quit: &CancellationToken, done: &CancellationToken) -> Result<()> {
-        let mut screen = Screen::open()?;
-        while !done.is_cancelled() {
-            screen.draw(&self.picture(world))?;
-            // Keys are waited for on a thread of their own: reading them blocks.
-            let key = tokio::task::spawn_blocking(|| Screen::wants_to_quit(PICTURE_EVERY));
-            if key.await?? {
-                quit.cancel();
-            }
-        }
-        Ok(())
-    }
-
-    fn picture(&self, world: &World) -> crate::view::Picture {
-        world.observer.picture(&self.stage, self.begun, self.length)
     }
 }
 

@@ -206,6 +206,7 @@ impl Operator {
 
     /// Waits until `/readyz` says so.
     pub async fn wait_until_ready(&self, limit: Duration) -> Result<(), OperatorError> {
+        let _progress = show_progress("waiting for the operator to be ready", None);
         eventually(limit, "the operator to be ready", async || match self.readyz().await {
             Ok((200, _)) => Ok(()),
             Ok((status, text)) => Err(format!("status {status}: {text}")),
@@ -256,7 +257,7 @@ fn build() -> Result<PathBuf, OperatorError> {
         Some(name) => name,
     };
     let target = profile_folder.parent().unwrap_or(profile_folder);
-    let progress = show_progress("building the operator with Cargo", None);
+    let progress = show_progress("building the operator with Cargo", Some("the first time about 3 minutes on 2 cores"));
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command
         .args([

@@ -209,9 +209,12 @@ async fn prepare(
     setup::programs(steps).await?;
     let (seconds_building, deadline) = (steps.seconds(), Instant::now() + replay_time + REST_LIMIT);
     let world = tokio::time::timeout(REST_LIMIT, setup::build(manifests, options.time_scale, steps));
-    let world = world
-        .await
-        .with_context(|| format!("the clusters and the operator did not start within {} s", REST_LIMIT.as_secs()))??;
+    let world = world.await.with_context(|| {
+        format!(
+            "the clusters and the operator did not start within {} s",
+            REST_LIMIT.as_secs()
+        )
+    })??;
     steps.next("the manifests of examples/hybrid, applied with kubectl");
     let before = steps.seconds();
     world.hub()?.apply_path(&manifests.folder).await?;

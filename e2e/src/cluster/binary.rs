@@ -280,7 +280,10 @@ mod tests {
     fn another_system_than_linux_is_told_so_before_anything_is_built() {
         assert!(supported_on("linux").is_ok());
         let refused = supported_on("macos").unwrap_err().to_string();
-        assert!(refused.contains("needs Linux") && refused.contains("this is macos"), "{refused}");
+        assert!(
+            refused.contains("needs Linux") && refused.contains("this is macos"),
+            "{refused}"
+        );
     }
 
     #[test]

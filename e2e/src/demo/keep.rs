@@ -62,7 +62,10 @@ mod tests {
         let kubeconfigs = [("cupertino", Path::new("/a")), ("oregon", Path::new("/b"))];
         assert_eq!(
             exports(kubeconfigs.into_iter(), "cupertino"),
-            ["export KUBECONFIG=/b   # oregon", "export KUBECONFIG=/a   # cupertino, the hub"]
+            [
+                "export KUBECONFIG=/b   # oregon",
+                "export KUBECONFIG=/a   # cupertino, the hub"
+            ]
         );
     }
 }

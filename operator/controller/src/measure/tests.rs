@@ -155,7 +155,10 @@ async fn a_sample_is_not_stale_before_three_questions_could_have_timed_out() {
     for (scale, expected) in [(1.0, STALE), (10.0, STALE), (50.0, Span::from_secs(225))] {
         let meter = meter_at(Clock::compressed(0, scale), None);
         assert_eq!(meter.stale(), expected, "{scale} times as fast");
-        assert!(meter.clock.real_duration(meter.stale()) >= 3 * meter.bounds().time, "{scale}");
+        assert!(
+            meter.clock.real_duration(meter.stale()) >= 3 * meter.bounds().time,
+            "{scale}"
+        );
     }
 }
 

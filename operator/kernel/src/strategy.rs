@@ -13,6 +13,7 @@
 //! | the best course of one server, when serving in slot t is worth v(t): dynamic programming, exact | `course` |
 //! | servers take turns, each answering best to all others, under a price per miss | `sweep` |
 //! | prices per miss are moved until every window's budget holds; then what nobody needs is trimmed | `solve` |
+//! | how hours are cut into slots, and budgets into windows | [`horizon`] |
 //! | a lower bound by Lagrangian relaxation: prices for capacity decouple servers from slots | `bound` |
 //!
 //! Work is limited by counts, never by time, so that a plan replays to the byte.
@@ -24,6 +25,7 @@
 
 mod bound;
 pub mod burn;
+pub mod horizon;
 mod course;
 mod solve;
 mod sweep;

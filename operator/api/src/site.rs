@@ -63,7 +63,7 @@ pub struct ServerSiteSpec {
     pub connection: Connection,
     /// How the hub reaches engine metrics there. `Direct`: Pod IPs are reachable from the hub. `PodProxy`: through the member
     /// API server's pod proxy. `Prometheus`: from the Prometheus that the operator is started with; not supported yet, and the condition
-    /// MetricsAvailable says so. Default: Direct.
+    /// `MetricsAvailable` says so. Default: Direct.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::choice::<MetricsAccess>")]
     pub metrics_access: Option<MetricsAccess>,

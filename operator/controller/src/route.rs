@@ -207,7 +207,9 @@ fn left_out(route: &Route) -> String {
     let mut reasons = Vec::new();
     if !route.remote.is_empty() {
         let remote = names(&route.remote);
-        reasons.push(format!("a Service backend must be local: {remote} are in other clusters"));
+        reasons.push(format!(
+            "a Service backend must be local: {remote} are in other clusters"
+        ));
     }
     if !route.beyond.is_empty() {
         let beyond = names(&route.beyond);

@@ -386,7 +386,11 @@ async fn a_finalizer_stays_while_an_earlier_pass_is_still_at_work_elsewhere() {
     let remove = || vec![Effect::RemoveFinalizer(crate::effect::Object::Pool(chat()))];
     lanes.busy.insert(Lane::Site("slow".into()));
     let applied = lanes.apply(remove()).await;
-    assert_eq!(applied[0].outcome, Outcome::NotReached, "it may be about to create a Pod");
+    assert_eq!(
+        applied[0].outcome,
+        Outcome::NotReached,
+        "it may be about to create a Pod"
+    );
     assert_eq!(server.writes(), []);
     lanes.busy.clear();
     let applied = lanes.apply(remove()).await;

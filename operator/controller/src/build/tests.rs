@@ -338,7 +338,8 @@ fn a_site_is_let_go_when_nothing_is_there_and_silence_is_not_nothing() {
     };
     assert_eq!(leave(&world), Vec::<&str>::new(), "it may still have Pods");
     // Nobody could ever delete a site whose kubeconfig is refused.
-    world.sites.get_mut("away").unwrap().problem = Some(pomarium_kernel::reason::Problem::new(Reason::CredentialRejected, ""));
+    world.sites.get_mut("away").unwrap().problem =
+        Some(pomarium_kernel::reason::Problem::new(Reason::CredentialRejected, ""));
     assert_eq!(leave(&world), ["RemoveFinalizer"]);
 }
 

@@ -91,10 +91,7 @@ fn a_pool_that_is_being_deleted_keeps_its_weights_true_to_the_last_drain() {
     edit_pod(&mut world, "home", "chat-owned-0", |pod| {
         pod.labels.remove(labels::SERVING);
     });
-    assert_eq!(
-        weights(&routed(&world, Vec::new())),
-        [("chat-owned".to_owned(), 1)]
-    );
+    assert_eq!(weights(&routed(&world, Vec::new())), [("chat-owned".to_owned(), 1)]);
 }
 
 #[test]

@@ -154,7 +154,10 @@ fn a_way_to_metrics_that_is_not_there_yet_is_said_and_not_passed_over() {
     let away = Arc::make_mut(&mut world.sites.get_mut("away").unwrap().object);
     away.spec.metrics_access = Some(MetricsAccess::Prometheus);
     let said = condition(&world).unwrap();
-    assert_eq!((said.status.as_str(), said.reason.as_str()), ("False", "MetricsUnavailable"));
+    assert_eq!(
+        (said.status.as_str(), said.reason.as_str()),
+        ("False", "MetricsUnavailable")
+    );
     assert!(said.message.contains("not supported yet"), "{}", said.message);
 }
 

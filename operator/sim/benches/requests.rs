@@ -75,27 +75,30 @@ fn week() -> Vec<Arrival> {
 }
 
 fn scenario() -> Scenario {
-    let group = |name: &str, [alpha, beta, delta]: [u64; 3], max, hourly, minimum_hours, lead_secs| GroupModel {
-        name: name.to_owned(),
-        times: StepTimes {
-            alpha_ns: alpha,
-            beta_ns: beta,
-            delta_ns: delta,
-            kv_tokens: 400_000,
-            max_batch: 16,
-            prefill_chunk: 256,
-        },
-        load_ms: 30_000,
-        lead_ms: lead_secs * 1_000,
-        recycle_ms: 0,
-        minimum_lease_ms: minimum_hours * 3_600_000,
-        hourly,
-        idle_watts: 10.0,
-        busy_watts: 295.0,
-        price_per_kwh: 0.15,
-        max,
-        always_on: false,
-    };
+    let group =
+        |name: &str, [alpha, beta, delta]: [u64; 3], max: u32, hourly: f64, minimum_hours: u64, lead_secs: u64| {
+            GroupModel {
+                name: name.to_owned(),
+                times: StepTimes {
+                    alpha_ns: alpha,
+                    beta_ns: beta,
+                    delta_ns: delta,
+                    kv_tokens: 400_000,
+                    max_batch: 16,
+                    prefill_chunk: 256,
+                },
+                load_ms: 30_000,
+                lead_ms: lead_secs * 1_000,
+                recycle_ms: 0,
+                minimum_lease_ms: minimum_hours * 3_600_000,
+                hourly,
+                idle_watts: 10.0,
+                busy_watts: 295.0,
+                price_per_kwh: 0.15,
+                max,
+                always_on: false,
+            }
+        };
     let objective = |metric, threshold_ms| Objective {
         metric,
         percentile: Fraction::new(0.95),

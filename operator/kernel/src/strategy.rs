@@ -16,6 +16,8 @@
 //! | how hours are cut into slots, and budgets into windows | [`horizon`] |
 //! | a lower bound by Lagrangian relaxation: prices for capacity decouple servers from slots | `bound` |
 //!
+//! [`envelope`] makes such a problem of what is known about servers, forecasts and error budgets ([`past`]).
+//!
 //! Work is limited by counts, never by time, so that a plan replays to the byte.
 //!
 //! # Units
@@ -26,7 +28,9 @@
 mod bound;
 pub mod burn;
 pub mod horizon;
+pub mod past;
 mod course;
+pub mod envelope;
 mod solve;
 mod sweep;
 

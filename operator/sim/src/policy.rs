@@ -15,6 +15,7 @@ mod dynamo;
 mod hpa;
 mod keda_slo;
 mod need;
+pub mod pomarium;
 mod skyserve;
 mod static_peak;
 mod work;

@@ -43,6 +43,13 @@ impl BurnTable {
         (!anchors.is_empty()).then_some(Self { anchors })
     }
 
+    /// Nothing ever misses.
+    pub(super) fn nothing() -> Self {
+        Self {
+            anchors: vec![(1.0, [0.0; LOADS.len()])],
+        }
+    }
+
     /// The same when demand fluctuates within a slot: `deviation` is the standard deviation of the rate over the minutes of a slot, as a share of
     /// its mean. By three-point Gauss–Hermite quadrature, which is exact for polynomials up to the fifth degree.
     #[must_use]

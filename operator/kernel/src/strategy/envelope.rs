@@ -1,0 +1,472 @@
+//! From what is known to what to do: the strategic plan of a situation.
+//!
+//! Builds a [`Problem`] from forecasts, capacity curves, leases and error budgets, solves it, and says it in terms of servers: how
+//! many to ask for now, and until when each is wanted.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::burn::{BurnTable, LOADS};
+use super::horizon::Horizon;
+use super::past::{Past, per_miss, window};
+use super::solve::{Effort, solve};
+use super::{Burnt, Class, Demand, Problem, Unit, Window};
+use crate::capacity::Servers;
+use crate::capacity::curve::{Curves, Traffic};
+use crate::forecast::{Event, Forecast, History, LEVELS, Quantiles, Slot, forecast};
+use crate::performance::Performance;
+use crate::snapshot::{Discipline, LengthMix, Objective, Survive};
+use crate::time::{Span, Timestamp};
+use crate::units::Rate;
+
+/// Probabilities of [`LEVELS`] as points: each stands for what is nearer to it than to the others.
+const WEIGHTS: [f64; LEVELS.len()] = [0.15, 0.225, 0.25, 0.2, 0.1, 0.045, 0.03];
+
+/// The share of an error budget that is planned to be spent. The rest is for what no forecast sees.
+pub const SPEND: f64 = 0.8;
+
+/// Sets of servers whose curves are measured: so many servers, filled in order.
+const ANCHORS: [u32; 11] = [1, 2, 3, 4, 6, 8, 12, 16, 24, 36, 56];
+
+/// Demand above what was forecast is taken to last; so long after it is seen, it has faded.
+const SURPRISE_FADES: Span = Span::from_hours(2);
+
+/// Everything the strategic plan knows.
+#[derive(Clone, Debug)]
+pub struct Situation<'a> {
+    /// Now.
+    pub now: Timestamp,
+    /// Groups in the order of placement.
+    pub supplies: Vec<Supply>,
+    /// Pools.
+    pub pools: Vec<Consumer<'a>>,
+}
+
+/// One group.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Supply {
+    /// Lower ones are filled first.
+    pub tier: u32,
+    /// Which site it is at.
+    pub site: usize,
+    /// Price of an hour of lease.
+    pub hourly: f64,
+    /// Price of an hour's electricity while serving.
+    pub energy_hourly: f64,
+    /// Paid in any case.
+    pub minimum_lease: Span,
+    /// From the decision to a Ready server.
+    pub provision: Span,
+    /// The model's load.
+    pub load: Span,
+    /// From the release until the machine can be leased again.
+    pub recycle: Span,
+    /// What starting a server costs besides its price.
+    pub switch_cost: f64,
+    /// Servers that are there or coming.
+    pub held: Vec<Held>,
+    /// When each further server can be asked for: now, or when it is recycled or delivered.
+    pub free: Vec<Timestamp>,
+}
+
+/// A server that is there or coming.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// From when on it serves.
+    pub serves_at: Timestamp,
+    /// Until when it is paid in any case.
+    pub paid_until: Timestamp,
+    /// It cannot be given back.
+    pub fixed: bool,
+}
+
+/// One pool.
+#[derive(Clone, Debug)]
+pub struct Consumer<'a> {
+    /// What one server of each group does for it; `None` where it may not run.
+    pub performance: Vec<Option<&'a Performance>>,
+    /// Lengths of its requests.
+    pub mix: &'a LengthMix,
+    /// How requests meet servers.
+    pub discipline: Discipline,
+    /// Never empty.
+    pub objectives: &'a [Objective],
+    /// What may be lost.
+    pub survive: Survive,
+    /// What a request over its objective costs.
+    pub miss_penalty: f64,
+    /// Arrivals per second over the last two minutes, if known.
+    pub recent: Option<Rate>,
+    /// What is known of its past.
+    pub past: &'a Past,
+    /// Events that are known to come.
+    pub events: &'a [Event],
+}
+
+/// What to do with the servers of every group, until the next strategic plan.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Envelope {
+    /// When it was made.
+    pub made_at: Timestamp,
+    /// In the order of the situation's groups.
+    pub supplies: Vec<SupplyPlan>,
+    /// In the order of the situation's pools.
+    pub pools: Vec<PoolPlan>,
+    /// Expected cost of the next 36 hours, sunk leases left out.
+    pub cost: f64,
+    /// No plan for the same problem costs less.
+    pub bound: f64,
+}
+
+impl Envelope {
+    /// What a better plan could save at most, as a share of the cost.
+    pub fn gap(&self) -> f64 {
+        if self.cost <= 0.0 {
+            0.0
+        } else {
+            ((self.cost - self.bound) / self.cost).clamp(0.0, 1.0)
+        }
+    }
+}
+
+/// One group's part.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SupplyPlan {
+    /// Ask for so many more servers now.
+    pub buy: u32,
+    /// Per server that is there or coming: until when it is wanted. `None` if beyond the horizon.
+    pub until: Vec<Option<Timestamp>>,
+}
+
+/// One pool's part.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PoolPlan {
+    /// Windows of the objectives, by start, with what is expected to be burnt of what is left.
+    pub windows: Vec<(Timestamp, Burnt)>,
+    /// Prices to begin the next plan with.
+    pub prices: BTreeMap<Timestamp, f64>,
+    /// What it was planned for; `None` if nothing is known of the demand.
+    pub forecast: Option<Forecast>,
+    /// What servers burn at which load, as planned with.
+    pub burn: Option<BurnTable>,
+    /// Requests/s of one server of each group at saturation.
+    pub capacity: Vec<Option<f64>>,
+}
+
+impl PoolPlan {
+    /// Burn per request that is expected at `rate` with so many serving servers of each group. `None` if nothing was planned.
+    pub fn expected_burn(&self, rate: Rate, serving: &[u32]) -> Option<f64> {
+        let capacity: f64 = self
+            .capacity
+            .iter()
+            .zip(serving)
+            .map(|(each, count)| each.unwrap_or(0.0) * f64::from(*count))
+            .sum();
+        Some(self.burn.as_ref()?.at(rate.as_per_second(), capacity))
+    }
+}
+
+/// Plans ahead. Capacity curves that are not known yet are measured.
+pub fn plan(situation: &Situation, curves: &mut Curves, effort: Effort) -> Envelope {
+    // All pools share slots; windows of the first one cut them, and those of others are rounded to them.
+    let shortest = situation.pools.iter().map(|pool| window(pool.objectives)).min();
+    let horizon = Horizon::new(situation.now, shortest.unwrap_or(Span::from_hours(24)));
+    let mut known: Vec<Known> = situation
+        .pools
+        .iter()
+        .map(|pool| Known::of(situation, pool, &horizon, curves))
+        .collect();
+    let classes = situation
+        .supplies
+        .iter()
+        .enumerate()
+        .map(|(index, supply)| class(situation.now, index, supply, &known))
+        .collect();
+    let demands = situation
+        .pools
+        .iter()
+        .zip(&known)
+        .map(|(pool, known)| known.demand(situation.now, pool, &horizon))
+        .collect();
+    let problem = Problem {
+        boundaries_s: horizon.seconds(),
+        classes,
+        pools: demands,
+    };
+    let prices: Vec<Vec<f64>> = situation
+        .pools
+        .iter()
+        .map(|pool| {
+            let newest = pool.past.prices.values().next_back().copied().unwrap_or(0.0);
+            let of = |(start, _): &(Timestamp, _)| pool.past.prices.get(start).copied().unwrap_or(newest);
+            horizon.windows.iter().map(of).collect()
+        })
+        .collect();
+    let plan = solve(&problem, Some(&prices), effort);
+    let end = horizon.boundaries[horizon.slots()];
+    let supplies = situation
+        .supplies
+        .iter()
+        .zip(&plan.courses)
+        .map(|(supply, courses)| {
+            let (held, free) = courses.split_at(supply.held.len());
+            let until = held.iter().map(|legs| {
+                let until = legs.first().map_or(situation.now, |leg| later(situation.now, leg.to_s));
+                (until < end).then_some(until)
+            });
+            let now = |legs: &&Vec<super::Leg>| legs.first().is_some_and(|leg| leg.from_s <= 0.0);
+            SupplyPlan {
+                buy: u32::try_from(free.iter().filter(now).count()).unwrap_or(u32::MAX),
+                until: until.collect(),
+            }
+        })
+        .collect();
+    let pools = known
+        .drain(..)
+        .zip(plan.windows.iter().zip(&plan.prices))
+        .map(|(known, (burnt, prices))| {
+            let starts = || horizon.windows.iter().map(|(start, _)| *start);
+            PoolPlan {
+                windows: starts().zip(burnt.iter().copied()).collect(),
+                prices: starts().zip(prices.iter().copied()).collect(),
+                forecast: known.forecast,
+                burn: known.table,
+                capacity: known.capacity,
+            }
+        })
+        .collect();
+    Envelope {
+        made_at: situation.now,
+        supplies,
+        pools,
+        cost: plan.cost,
+        bound: plan.bound,
+    }
+}
+
+/// What is known of one pool.
+struct Known {
+    capacity: Vec<Option<f64>>,
+    table: Option<BurnTable>,
+    forecast: Option<Forecast>,
+    arrivals: Vec<Vec<(f64, f64)>>,
+}
+
+impl Known {
+    fn of(situation: &Situation, pool: &Consumer, horizon: &Horizon, curves: &mut Curves) -> Self {
+        let traffic = Traffic::new(pool.mix, pool.discipline, pool.objectives);
+        let capacity: Vec<Option<f64>> = pool
+            .performance
+            .iter()
+            .map(|performance| {
+                let alone = Servers {
+                    performance: (*performance)?,
+                    count: 1,
+                };
+                Some(curves.curve(&[alone], &traffic).saturation().as_per_second())
+            })
+            .collect();
+        let table = table(situation, pool, &capacity, &traffic, curves).map(|table| {
+            table
+                .fluctuating(deviation(&pool.past.history))
+                .scaled(pool.past.ledger.ratio())
+        });
+        let slots: Vec<Slot> = horizon
+            .boundaries
+            .windows(2)
+            .map(|pair| Slot {
+                start: pair[0],
+                length: pair[1].since(pair[0]),
+            })
+            .collect();
+        let forecast = forecast(
+            &pool.past.history,
+            &pool.past.backtest,
+            situation.now,
+            &slots,
+            pool.events,
+        );
+        let arrivals = match &forecast {
+            Some(forecast) => arrivals(forecast, pool.recent),
+            // Nothing was ever measured: what is seen right now is all there is to go by.
+            None => {
+                let rate = pool.recent.unwrap_or(Rate::ZERO).as_per_second();
+                vec![vec![(1.0, rate)]; horizon.slots()]
+            }
+        };
+        Self {
+            capacity,
+            table,
+            forecast,
+            arrivals,
+        }
+    }
+
+    fn demand(&self, now: Timestamp, pool: &Consumer, horizon: &Horizon) -> Demand {
+        let windows = horizon
+            .windows
+            .iter()
+            .enumerate()
+            .map(|(index, (start, slots))| {
+                let requests: f64 = slots
+                    .clone()
+                    .map(|slot| {
+                        let length = horizon.boundaries[slot + 1].since(horizon.boundaries[slot]).as_secs_f64();
+                        let rate: f64 = self.arrivals[slot].iter().map(|(weight, rate)| weight * rate).sum();
+                        rate * length
+                    })
+                    .sum();
+                let carried = if *start <= now {
+                    pool.past.ledger.carried(now, pool.objectives)
+                } else {
+                    0.0
+                };
+                Window {
+                    slots: slots.clone(),
+                    budget: horizon.budget(index, requests, carried, SPEND),
+                }
+            })
+            .collect();
+        // A pool without any group that it may run in wants nothing of the others.
+        Demand {
+            arrivals: self.arrivals.clone(),
+            burn: self.table.clone().unwrap_or_else(BurnTable::nothing),
+            windows,
+            miss_value: pool.miss_penalty / pool.objectives.iter().map(per_miss).fold(1.0, f64::max),
+            survive: pool.survive,
+            allowance: None,
+        }
+    }
+}
+
+fn class(now: Timestamp, index: usize, supply: &Supply, pools: &[Known]) -> Class {
+    let ahead = |at: Timestamp| at.since(now).as_secs_f64();
+    let held = supply.held.iter().map(|held| {
+        if held.fixed {
+            Unit::Fixed {
+                serves_s: ahead(held.serves_at),
+            }
+        } else {
+            Unit::On {
+                serves_s: ahead(held.serves_at),
+                paid_until_s: ahead(held.paid_until),
+            }
+        }
+    });
+    let free = supply.free.iter().map(|&from| Unit::Off { from_s: ahead(from) });
+    Class {
+        tier: supply.tier,
+        site: supply.site,
+        hourly: supply.hourly,
+        energy_hourly: supply.energy_hourly,
+        minimum_lease_s: supply.minimum_lease.as_secs_f64(),
+        lead_s: (supply.provision + supply.load).as_secs_f64(),
+        recycle_s: supply.recycle.as_secs_f64(),
+        switch_cost: supply.switch_cost,
+        capacity: pools.iter().map(|pool| pool.capacity[index]).collect(),
+        units: held.chain(free).collect(),
+    }
+}
+
+/// What sets of servers burn, filled in the order of placement.
+fn table(
+    situation: &Situation,
+    pool: &Consumer,
+    capacity: &[Option<f64>],
+    traffic: &Traffic,
+    curves: &mut Curves,
+) -> Option<BurnTable> {
+    let most: Vec<u32> = situation
+        .supplies
+        .iter()
+        .map(|supply| u32::try_from(supply.held.len() + supply.free.len()).unwrap_or(u32::MAX))
+        .collect();
+    let all = (0..most.len()).filter(|&group| capacity[group].is_some()).map(|group| most[group]);
+    let all = all.fold(0_u32, u32::saturating_add);
+    let mut counts: Vec<u32> = ANCHORS.into_iter().filter(|count| *count < all).collect();
+    counts.push(all.min(ANCHORS[ANCHORS.len() - 1]));
+    let entry = |count: u32, curves: &mut Curves| {
+        let mut left = count;
+        let mut total = 0.0;
+        let mut servers = Vec::new();
+        for (group, performance) in pool.performance.iter().enumerate() {
+            let (Some(performance), Some(each)) = (performance, capacity[group]) else {
+                continue;
+            };
+            let count = left.min(most[group]);
+            left -= count;
+            if count > 0 {
+                total += each * f64::from(count);
+                servers.push(Servers { performance, count });
+            }
+        }
+        let curve = curves.curve(&servers, traffic);
+        let burn = LOADS.map(|load| {
+            let attained = curve.attainment(Rate::per_second(load * curve.saturation().as_per_second()));
+            let missed = |(objective, attained): (&Objective, crate::units::Fraction)| {
+                (1.0 - attained.get()) * per_miss(objective)
+            };
+            pool.objectives.iter().zip(attained).map(missed).fold(0.0, f64::max)
+        });
+        (total, burn)
+    };
+    BurnTable::new(counts.into_iter().filter(|count| *count > 0).map(|count| entry(count, curves)).collect())
+}
+
+/// What may arrive in every slot. More than was forecast right now fades within two hours.
+fn arrivals(forecast: &Forecast, recent: Option<Rate>) -> Vec<Vec<(f64, f64)>> {
+    let first = forecast.slots.first();
+    let surprise = match (first, recent) {
+        (Some(first), Some(recent)) => {
+            let (median, high) = (first.requests.median().as_per_second(), first.requests.0[5].as_per_second());
+            let recent = recent.as_per_second();
+            if recent > high && median > 0.0 { (recent / median).min(4.0) } else { 1.0 }
+        }
+        _ => 1.0,
+    };
+    let start = first.map(|first| first.slot.start);
+    forecast
+        .slots
+        .iter()
+        .map(|slot| {
+            let ahead = start.map_or(0.0, |start| slot.slot.start.since(start).as_hours_f64());
+            let fresh = (1.0 - ahead / SURPRISE_FADES.as_hours_f64()).max(0.0);
+            let factor = 1.0 + (surprise - 1.0) * fresh;
+            points(&slot.requests).map(|(weight, rate)| (weight, rate * factor)).to_vec()
+        })
+        .collect()
+}
+
+fn points(quantiles: &Quantiles) -> [(f64, f64); LEVELS.len()] {
+    std::array::from_fn(|level| (WEIGHTS[level], quantiles.0[level].as_per_second()))
+}
+
+/// How much the rate of five minutes deviates from that of its neighbours, as a share of it, beyond what chance does: half the mean squared
+/// difference of neighbours is their variance (von Neumann, 1941).
+fn deviation(history: &History) -> f64 {
+    let rates: Vec<f64> = history
+        .fine()
+        .filter_map(|(_, bucket)| bucket.rate(crate::forecast::FINE))
+        .map(Rate::as_per_second)
+        .collect();
+    let length = crate::forecast::FINE.as_secs_f64();
+    let (mut differences, mut squares) = (0.0, 0.0);
+    for pair in rates.windows(2) {
+        let mean = f64::midpoint(pair[0], pair[1]);
+        // A Poisson count of n has variance n.
+        differences += (pair[1] - pair[0]) * (pair[1] - pair[0]) / 2.0 - mean / length;
+        squares += mean * mean;
+    }
+    if squares > 0.0 { (differences.max(0.0) / squares).sqrt().min(0.5) } else { 0.0 }
+}
+
+fn later(now: Timestamp, seconds: f64) -> Timestamp {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "between 0 and 36 hours"
+    )]
+    let ms = (seconds.max(0.0) * 1_000.0).round() as u64;
+    now + Span::from_millis(ms)
+}

@@ -14,7 +14,7 @@ use super::solve::{Effort, solve};
 use super::{Burnt, Class, Demand, Problem, Unit, Window};
 use crate::capacity::Servers;
 use crate::capacity::curve::{Curves, Traffic};
-use crate::forecast::{Event, Forecast, History, LEVELS, Quantiles, Slot, forecast};
+use crate::forecast::{Event, Forecast, History, LEVELS, Slot, SlotForecast, forecast};
 use crate::performance::Performance;
 use crate::snapshot::{Discipline, LengthMix, Objective, Survive};
 use crate::time::{Span, Timestamp};
@@ -28,6 +28,16 @@ pub const SPEND: f64 = 0.8;
 
 /// Sets of servers whose curves are measured: so many servers, filled in order.
 const ANCHORS: [u32; 11] = [1, 2, 3, 4, 6, 8, 12, 16, 24, 36, 56];
+
+/// No plan is made for more than so many times the highest rate ever seen: the tail of a forecast says less than that.
+const MOST_GROWTH: f64 = 1.5;
+
+/// The same for the expectation of what is further ahead than [`RECOURSE`].
+const MOST_GROWTH_LATER: f64 = 1.05;
+
+/// What is further ahead than this can still be decided when more is known: it is planned for as it is expected, with the uncertainty that
+/// will be left then. To plan for all that may happen tomorrow is to buy today what may never be needed.
+const RECOURSE: Span = Span::from_minutes(45);
 
 /// Demand above what was forecast is taken to last; so long after it is seen, it has faded.
 const SURPRISE_FADES: Span = Span::from_hours(2);
@@ -288,7 +298,7 @@ impl Known {
             pool.events,
         );
         let arrivals = match &forecast {
-            Some(forecast) => arrivals(forecast, pool.recent),
+            Some(forecast) => arrivals(forecast, pool.recent, most_seen(&pool.past.history)),
             // Nothing was ever measured: what is seen right now is all there is to go by.
             None => {
                 let rate = pool.recent.unwrap_or(Rate::ZERO).as_per_second();
@@ -415,7 +425,8 @@ fn table(
 }
 
 /// What may arrive in every slot. More than was forecast right now fades within two hours.
-fn arrivals(forecast: &Forecast, recent: Option<Rate>) -> Vec<Vec<(f64, f64)>> {
+fn arrivals(forecast: &Forecast, recent: Option<Rate>, most_seen: f64) -> Vec<Vec<(f64, f64)>> {
+    let most = most_seen.max(recent.unwrap_or(Rate::ZERO).as_per_second()) * MOST_GROWTH;
     let first = forecast.slots.first();
     let surprise = match (first, recent) {
         (Some(first), Some(recent)) => {
@@ -426,20 +437,34 @@ fn arrivals(forecast: &Forecast, recent: Option<Rate>) -> Vec<Vec<(f64, f64)>> {
         _ => 1.0,
     };
     let start = first.map(|first| first.slot.start);
+    let ahead = |slot: &SlotForecast| start.map_or(Span::ZERO, |start| slot.slot.start.since(start));
+    let decided = forecast.slots.iter().find(|slot| ahead(slot) >= RECOURSE);
+    let band = decided.map(|slot| {
+        let median = slot.requests.median().as_per_second();
+        slot.requests.0.map(|rate| if median > 0.0 { rate.as_per_second() / median } else { 1.0 })
+    });
     forecast
         .slots
         .iter()
         .map(|slot| {
-            let ahead = start.map_or(0.0, |start| slot.slot.start.since(start).as_hours_f64());
-            let fresh = (1.0 - ahead / SURPRISE_FADES.as_hours_f64()).max(0.0);
+            let fresh = (1.0 - ahead(slot).as_hours_f64() / SURPRISE_FADES.as_hours_f64()).max(0.0);
             let factor = 1.0 + (surprise - 1.0) * fresh;
-            points(&slot.requests).map(|(weight, rate)| (weight, rate * factor)).to_vec()
+            let median = slot.requests.median().as_per_second();
+            let rate = |level: usize| match band {
+                Some(band) if ahead(slot) > RECOURSE => median.min(most_seen * MOST_GROWTH_LATER) * band[level],
+                _ => slot.requests.0[level].as_per_second(),
+            };
+            let points = std::array::from_fn::<_, { LEVELS.len() }, _>(|level| (WEIGHTS[level], rate(level)));
+            points.map(|(weight, rate)| (weight, (rate * factor).min(most))).to_vec()
         })
         .collect()
 }
 
-fn points(quantiles: &Quantiles) -> [(f64, f64); LEVELS.len()] {
-    std::array::from_fn(|level| (WEIGHTS[level], quantiles.0[level].as_per_second()))
+/// The highest rate of five minutes that was ever seen.
+fn most_seen(history: &History) -> f64 {
+    let rates = history.fine().filter_map(|(_, bucket)| bucket.rate(crate::forecast::FINE));
+    let hourly = history.hourly().filter_map(|(_, bucket)| bucket.rate(crate::forecast::COARSE));
+    rates.chain(hourly).map(Rate::as_per_second).fold(0.0, f64::max)
 }
 
 /// How much the rate of five minutes deviates from that of its neighbours, as a share of it, beyond what chance does: half the mean squared

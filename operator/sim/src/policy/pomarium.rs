@@ -105,7 +105,8 @@ impl Pomarium {
     fn observe(&mut self, view: &View<'_>) {
         let Some(totals) = view.scrapes.totals() else { return };
         let since = std::mem::replace(&mut self.seen, totals.clone());
-        if since.at_ms >= totals.at_ms || since == Totals::default() {
+        // Before its first request a pool has no traffic to learn from.
+        if since.at_ms >= totals.at_ms || since.requests == 0 {
             return;
         }
         let counts = Counts {

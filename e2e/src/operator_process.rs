@@ -118,10 +118,10 @@ impl Operator {
         Ok(Self {
             config,
             binary,
+            process,
             folder,
             metrics,
             health,
-            process,
         })
     }
 

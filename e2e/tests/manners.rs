@@ -79,7 +79,7 @@ async fn the_operator_is_a_good_guest() {
     rig.fleet.stop().await;
 }
 
-/// The chart's rights, and none of its kinds: as when a GitOps tool gets to the CRDs last.
+/// The chart's rights, and none of its kinds: as when a tool gets to the definitions last.
 async fn install_without_kinds(hub: &ControlPlane) -> String {
     let path = chart::path().display().to_string();
     let install = [

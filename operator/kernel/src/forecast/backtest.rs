@@ -306,9 +306,10 @@ impl Backtest {
                 at,
                 models: models.map(|expected| expected.map(thousandths)),
                 given: thousandths(given),
-                low: thousandths(given + offsets.low()),
-                ninety: thousandths(given + offsets.ninety()),
-                high: thousandths(given + offsets.high()),
+                // Outwards: what comes exactly as forecast is inside.
+                low: thousandths(given + offsets.low()) - 1,
+                ninety: thousandths(given + offsets.ninety()) + 1,
+                high: thousandths(given + offsets.high()) + 1,
             });
         }
     }

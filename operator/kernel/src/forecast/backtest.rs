@@ -38,6 +38,11 @@ impl Horizon {
         self.ahead as f64 / PER_HOUR as f64
     }
 
+    /// How many scored forecasts share some of their time.
+    fn overlap(&self) -> f64 {
+        (self.ahead + self.length) as f64 / self.every as f64
+    }
+
     fn target(&self, at: i64) -> Stretch {
         Stretch {
             start: at + self.ahead,
@@ -367,7 +372,7 @@ impl Backtest {
         let band_state = &self.bands[band];
         band_state
             .residuals
-            .offsets(HORIZONS[band].hours())
+            .offsets(HORIZONS[band].hours(), HORIZONS[band].overlap())
             .widened(&band_state.coverage)
     }
 

@@ -13,10 +13,10 @@ use super::packing::{DecodeError, Reader, Writer, short};
 const KEPT: usize = 168;
 /// In how many errors the weight of an old one halves.
 const HALF_LIFE: f64 = 72.0;
-/// Weight of the prior, in errors, when none is known.
-const PRIOR_WEIGHT: f64 = 6.0;
-/// The prior's weight is halved at so many errors and fades with their square.
-const PRIOR_FADES: f64 = 12.0;
+/// At so many independent errors the prior counts for half; its share fades with their square.
+const PRIOR_FADES: f64 = 2.0;
+/// Up to so many independent errors, each counts on both sides alike.
+const MIRRORED: f64 = 8.0;
 /// The prior as equally likely standard normal errors, the middles of elevenths.
 const PRIOR: [f64; 11] = [
     -1.691, -1.097, -0.748, -0.473, -0.230, 0.0, 0.230, 0.473, 0.748, 1.097, 1.691,
@@ -59,19 +59,32 @@ impl Residuals {
             .map(Self)
     }
 
-    /// Quantiles of the errors at [`LEVELS`], with the prior's share.
-    pub(crate) fn offsets(&self, hours: f64) -> Offsets {
-        let known = self.0.len() as f64;
-        let ratio = known / PRIOR_FADES;
-        let prior = PRIOR_WEIGHT / (1.0 + ratio * ratio) / PRIOR.len() as f64;
-        let deviation = prior_deviation(hours);
+    /// Quantiles of the errors at [`LEVELS`] around forecasts `hours` ahead, of which `overlap` at a time share most of their error.
+    ///
+    /// Overlapping forecasts err together: a day on which everything came thrice as high is one error, not 24. So as long as few
+    /// errors are independent, each counts on both sides, which keeps the width but not the bias.
+    pub(crate) fn offsets(&self, hours: f64, overlap: f64) -> Offsets {
+        let independent = self.0.len() as f64 / overlap.max(1.0);
         let forgetting = libm::exp2(-1.0 / HALF_LIFE);
-        let mut weight = 1.0;
-        let mut errors: Vec<(f64, f64)> = PRIOR.iter().map(|normal| (normal * deviation, prior)).collect();
+        let mirrored = (MIRRORED / independent.max(1e-9)).min(1.0);
+        let mut errors: Vec<(f64, f64)> = Vec::with_capacity(2 * self.0.len() + PRIOR.len());
+        let (mut weight, mut total) = (1.0, 0.0);
         for error in self.0.iter().rev() {
-            errors.push((f64::from(*error) / UNIT, weight));
+            let error = f64::from(*error) / UNIT;
+            errors.push((error, weight));
+            errors.push((-error, weight * mirrored));
+            total += weight * (1.0 + mirrored);
             weight *= forgetting;
         }
+        // The share of the prior: 1 / (1 + (independent / fades)²).
+        let ratio = independent / PRIOR_FADES;
+        let prior = if ratio > 0.0 { total / (ratio * ratio) } else { 1.0 };
+        let deviation = prior_deviation(hours);
+        errors.extend(
+            PRIOR
+                .iter()
+                .map(|normal| (normal * deviation, prior / PRIOR.len() as f64)),
+        );
         errors.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
         Offsets(LEVELS.map(|level| quantile(&errors, level)))
     }

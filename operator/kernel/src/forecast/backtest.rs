@@ -131,16 +131,18 @@ impl Skill {
     }
 
     fn numbers(&self) -> [f64; 8] {
-        let [a, b, c, d, e] = self.offsets;
-        [self.weight, self.loss, self.scale, a, b, c, d, e]
+        let mut numbers = [0.0; 8];
+        numbers[..3].copy_from_slice(&[self.weight, self.loss, self.scale]);
+        numbers[3..].copy_from_slice(&self.offsets);
+        numbers
     }
 
-    fn of_numbers([weight, loss, scale, a, b, c, d, e]: [f64; 8]) -> Self {
+    fn of_numbers([weight, loss, scale, offsets @ ..]: [f64; 8]) -> Self {
         Self {
             weight,
             loss,
             scale,
-            offsets: [a, b, c, d, e],
+            offsets,
         }
     }
 
@@ -296,6 +298,7 @@ impl Backtest {
             return;
         }
         let as_of = AsOf::new(view, at);
+        let all_offsets = self.offsets();
         for index in 0..BANDS {
             let horizon = &HORIZONS[index];
             if at.rem_euclid(horizon.every) != 0 {
@@ -306,7 +309,7 @@ impl Backtest {
             let Some(given) = self.pick(index, &models) else {
                 continue;
             };
-            let offsets = self.offsets(index);
+            let offsets = &all_offsets[index];
             self.bands[index].pending.push_back(Pending {
                 at,
                 models: models.map(|expected| expected.map(thousandths)),
@@ -368,12 +371,19 @@ impl Backtest {
         fallbacks.into_iter().find_map(|model| all[model as usize])
     }
 
-    pub(crate) fn offsets(&self, band: usize) -> Offsets {
-        let band_state = &self.bands[band];
-        band_state
-            .residuals
-            .offsets(HORIZONS[band].hours(), HORIZONS[band].overlap())
-            .widened(&band_state.coverage)
+    /// The bands around what is given out.
+    ///
+    /// As long as a horizon has little experience, the next shorter one's band stands in for it, grown as the prior grows, but at
+    /// least half as wide as the prior.
+    pub(crate) fn offsets(&self) -> [Offsets; BANDS] {
+        let mut ratio = 1.0;
+        std::array::from_fn(|index| {
+            let (band, horizon) = (&self.bands[index], &HORIZONS[index]);
+            let prior = prior_deviation(horizon.hours());
+            let offsets = band.residuals.offsets(prior * ratio, horizon.overlap());
+            ratio = (offsets.deviation() / prior).clamp(0.5, 1.0);
+            offsets.widened(&band.coverage)
+        })
     }
 
     /// How forecasts have done, per horizon.

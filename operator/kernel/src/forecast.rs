@@ -199,7 +199,7 @@ pub fn forecast(
     let ahead = Ahead {
         history,
         record,
-        offsets: std::array::from_fn(|band| record.offsets(band)),
+        offsets: record.offsets(),
         noise: view.noise(at, PER_HOUR * 24),
         as_of,
         events,
@@ -252,10 +252,9 @@ impl Ahead<'_> {
     fn piece(&self, start: Timestamp, end: Timestamp) -> Quantiles {
         let fine = &self.history.fine;
         let first = fine.number(start);
-        let last = fine.number(end - Span::from_millis(1));
         let stretch = Stretch {
             start: first,
-            end: last.max(first).saturating_add(1),
+            end: fine.number(end - Span::from_millis(1)).max(first).saturating_add(1),
         };
         let (lower, upper, share) = bands(first.saturating_sub(self.as_of.at));
         let expect = |band: usize| {
@@ -273,11 +272,11 @@ impl Ahead<'_> {
         let length = (stretch.end - stretch.start).clamp(1, PER_HOUR) as f64;
         let offsets = offsets.with_noise(self.noise * self.noise * (1.0 / length - 1.0 / scored));
         let factor = view::factor(self.events, start, end);
-        let mut least = 0.0_f64;
+        let mut floor = 0.0_f64;
         Quantiles(offsets.0.map(|offset| {
             let requests = libm::expm1((expected + offset).clamp(0.0, MOST_LOG)) * factor;
-            least = least.max(requests / FINE.as_secs_f64());
-            Rate::per_second(least)
+            floor = floor.max(requests / FINE.as_secs_f64());
+            Rate::per_second(floor)
         }))
     }
 }

@@ -38,6 +38,11 @@ impl Horizon {
         self.ahead as f64 / PER_HOUR as f64
     }
 
+    /// How many scored forecasts share some of their time.
+    fn overlap(&self) -> f64 {
+        (self.ahead + self.length) as f64 / self.every as f64
+    }
+
     fn target(&self, at: i64) -> Stretch {
         Stretch {
             start: at + self.ahead,
@@ -126,16 +131,18 @@ impl Skill {
     }
 
     fn numbers(&self) -> [f64; 8] {
-        let [a, b, c, d, e] = self.offsets;
-        [self.weight, self.loss, self.scale, a, b, c, d, e]
+        let mut numbers = [0.0; 8];
+        numbers[..3].copy_from_slice(&[self.weight, self.loss, self.scale]);
+        numbers[3..].copy_from_slice(&self.offsets);
+        numbers
     }
 
-    fn of_numbers([weight, loss, scale, a, b, c, d, e]: [f64; 8]) -> Self {
+    fn of_numbers([weight, loss, scale, offsets @ ..]: [f64; 8]) -> Self {
         Self {
             weight,
             loss,
             scale,
-            offsets: [a, b, c, d, e],
+            offsets,
         }
     }
 
@@ -291,6 +298,7 @@ impl Backtest {
             return;
         }
         let as_of = AsOf::new(view, at);
+        let all_offsets = self.offsets();
         for index in 0..BANDS {
             let horizon = &HORIZONS[index];
             if at.rem_euclid(horizon.every) != 0 {
@@ -301,14 +309,15 @@ impl Backtest {
             let Some(given) = self.pick(index, &models) else {
                 continue;
             };
-            let offsets = self.offsets(index);
+            let offsets = &all_offsets[index];
             self.bands[index].pending.push_back(Pending {
                 at,
                 models: models.map(|expected| expected.map(thousandths)),
                 given: thousandths(given),
-                low: thousandths(given + offsets.low()),
-                ninety: thousandths(given + offsets.ninety()),
-                high: thousandths(given + offsets.high()),
+                // Outwards: what comes exactly as forecast is inside.
+                low: thousandths(given + offsets.low()) - 1,
+                ninety: thousandths(given + offsets.ninety()) + 1,
+                high: thousandths(given + offsets.high()) + 1,
             });
         }
     }
@@ -362,12 +371,19 @@ impl Backtest {
         fallbacks.into_iter().find_map(|model| all[model as usize])
     }
 
-    pub(crate) fn offsets(&self, band: usize) -> Offsets {
-        let band_state = &self.bands[band];
-        band_state
-            .residuals
-            .offsets(HORIZONS[band].hours())
-            .widened(&band_state.coverage)
+    /// The bands around what is given out.
+    ///
+    /// As long as a horizon has little experience, the next shorter one's band stands in for it, grown as the prior grows, but at
+    /// least half as wide as the prior.
+    pub(crate) fn offsets(&self) -> [Offsets; BANDS] {
+        let mut ratio = 1.0;
+        std::array::from_fn(|index| {
+            let (band, horizon) = (&self.bands[index], &HORIZONS[index]);
+            let prior = prior_deviation(horizon.hours());
+            let offsets = band.residuals.offsets(prior * ratio, horizon.overlap());
+            ratio = (offsets.deviation() / prior).clamp(0.5, 1.0);
+            offsets.widened(&band.coverage)
+        })
     }
 
     /// How forecasts have done, per horizon.

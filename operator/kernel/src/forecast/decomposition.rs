@@ -91,12 +91,10 @@ fn without_gaps(values: impl Iterator<Item = Option<f64>>) -> Option<Vec<f64>> {
     let mut missing = 0;
     for value in values {
         let day_before = series.len().checked_sub(24).and_then(|index| series.get(index));
-        match value.or_else(|| day_before.or(series.last()).copied()) {
-            Some(bridged) => {
-                missing += usize::from(value.is_none());
-                series.push(bridged);
-            }
-            None => continue,
+        // Nothing to bridge a gap with means that nothing has been measured yet.
+        if let Some(bridged) = value.or_else(|| day_before.or(series.last()).copied()) {
+            missing += usize::from(value.is_none());
+            series.push(bridged);
         }
     }
     (4 * missing <= series.len()).then_some(series)

@@ -103,10 +103,11 @@ impl<'a> AsOf<'a> {
         as_of.deviations = [
             as_of.deviation(back(3)),
             as_of.deviation(back(PER_HOUR)),
-            as_of.hourly_deviation(6),
-            as_of.hourly_deviation(24),
+            as_of.hourly_deviation(6, 0),
+            // A whole day is compared with the profile that it is part of, as days to come are forecast by that one.
+            as_of.hourly_deviation(DAY, DAY * PER_HOUR),
         ];
-        as_of.three_hours = as_of.hourly_deviation(3);
+        as_of.three_hours = as_of.hourly_deviation(3, 0);
         as_of
     }
 
@@ -121,8 +122,8 @@ impl<'a> AsOf<'a> {
             .map_or(0.0, |(seen, usual)| bounded(seen - usual))
     }
 
-    /// Mean deviation of the last `hours` from the daily profile.
-    fn hourly_deviation(&self, hours: i64) -> f64 {
+    /// Mean deviation of the last `hours` from the daily profile, as it is `later` buckets later.
+    fn hourly_deviation(&self, hours: i64, later: i64) -> f64 {
         let (mut sum, mut known) = (0.0, 0_u32);
         for hour in 1..=hours {
             let stretch = Stretch {
@@ -130,7 +131,7 @@ impl<'a> AsOf<'a> {
                 end: self.at - (hour - 1) * PER_HOUR,
             };
             let seen = self.view.log_mean(stretch, self.at);
-            if let Some((seen, usual)) = seen.zip(self.daily(stretch)) {
+            if let Some((seen, usual)) = seen.zip(self.daily(stretch.shifted(later))) {
                 sum += bounded(seen - usual);
                 known += 1;
             }

@@ -37,7 +37,7 @@ impl Regression {
         Self {
             moments,
             products,
-            weights: products.map(|product| product / RIDGE),
+            weights: solve(&moments, &products).unwrap_or(weights),
         }
     }
 

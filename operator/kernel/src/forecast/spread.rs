@@ -13,10 +13,10 @@ use super::packing::{DecodeError, Reader, Writer, short};
 const KEPT: usize = 168;
 /// In how many errors the weight of an old one halves.
 const HALF_LIFE: f64 = 72.0;
-/// Weight of the prior, in errors, when none is known.
-const PRIOR_WEIGHT: f64 = 6.0;
-/// The prior's weight is halved at so many errors and fades with their square.
-const PRIOR_FADES: f64 = 12.0;
+/// At so many independent errors the prior counts for half; its share fades with their cube.
+const PRIOR_FADES: f64 = 2.0;
+/// Up to so many independent errors, each counts on both sides alike.
+const MIRRORED: f64 = 8.0;
 /// The prior as equally likely standard normal errors, the middles of elevenths.
 const PRIOR: [f64; 11] = [
     -1.691, -1.097, -0.748, -0.473, -0.230, 0.0, 0.230, 0.473, 0.748, 1.097, 1.691,
@@ -59,19 +59,31 @@ impl Residuals {
             .map(Self)
     }
 
-    /// Quantiles of the errors at [`LEVELS`], with the prior's share.
-    pub(crate) fn offsets(&self, hours: f64) -> Offsets {
-        let known = self.0.len() as f64;
-        let ratio = known / PRIOR_FADES;
-        let prior = PRIOR_WEIGHT / (1.0 + ratio * ratio) / PRIOR.len() as f64;
-        let deviation = prior_deviation(hours);
+    /// Quantiles of the errors at [`LEVELS`] around forecasts of which `overlap` at a time share most of their error.
+    ///
+    /// Overlapping forecasts err together: a day on which everything came thrice as high is one error, not 24. So as long as few
+    /// errors are independent, each counts on both sides, which keeps the width but not the bias.
+    pub(crate) fn offsets(&self, prior_deviation: f64, overlap: f64) -> Offsets {
+        let independent = self.0.len() as f64 / overlap.max(1.0);
         let forgetting = libm::exp2(-1.0 / HALF_LIFE);
-        let mut weight = 1.0;
-        let mut errors: Vec<(f64, f64)> = PRIOR.iter().map(|normal| (normal * deviation, prior)).collect();
+        let mirrored = (MIRRORED / independent.max(1e-9)).min(1.0);
+        let mut errors: Vec<(f64, f64)> = Vec::with_capacity(2 * self.0.len() + PRIOR.len());
+        let (mut weight, mut total) = (1.0, 0.0);
         for error in self.0.iter().rev() {
-            errors.push((f64::from(*error) / UNIT, weight));
+            let error = f64::from(*error) / UNIT;
+            errors.push((error, weight));
+            errors.push((-error, weight * mirrored));
+            total += weight * (1.0 + mirrored);
             weight *= forgetting;
         }
+        // The share of the prior: 1 / (1 + (independent / fades)³).
+        let ratio = independent / PRIOR_FADES;
+        let prior = if ratio > 0.0 {
+            total / (ratio * ratio * ratio)
+        } else {
+            1.0
+        };
+        errors.extend(PRIOR.map(|normal| (normal * prior_deviation, prior / PRIOR.len() as f64)));
         errors.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
         Offsets(LEVELS.map(|level| quantile(&errors, level)))
     }
@@ -117,13 +129,16 @@ impl Offsets {
         self.0[2]
     }
 
+    /// The standard deviation of a normal distribution with this band: 3.29 of them lie between its 5 % and its 95 % quantile.
+    pub(crate) fn deviation(&self) -> f64 {
+        (self.high() - self.low()) / 3.29
+    }
+
     /// The band for a mean over another length than was scored, whose variance differs by `variance`: distances from the
     /// median in proportion. At least 0.3 of the variance is taken to be common to all lengths.
     pub(crate) fn with_noise(self, variance: f64) -> Self {
         let median = self.median();
-        // Between the 5 % and the 95 % quantile of a normal distribution lie 3.29 standard deviations.
-        let deviation = (self.high() - self.low()) / 3.29;
-        let scored = deviation * deviation;
+        let scored = self.deviation() * self.deviation();
         if scored <= 0.0 {
             return self;
         }
@@ -165,6 +180,9 @@ pub(crate) struct Coverage {
 
 /// How much one miss widens the band.
 const LEARNING: f64 = 0.04;
+/// Bounds of the logarithm of a side's factor; exact in 24 bits, so that a stored one reads back the same.
+const NARROWEST: f64 = -0.1875;
+const WIDEST: f64 = 0.875;
 /// In how many forecasts the weight of an old one halves.
 const COVERAGE_HALF_LIFE: f64 = 168.0;
 
@@ -176,8 +194,8 @@ impl Coverage {
         self.inside = short(forgetting * self.inside + share((low..=high).contains(&actual)));
         self.below_ninety = short(forgetting * self.below_ninety + share(actual <= ninety));
         let step = |missed: bool, wanted: f64| LEARNING * (share(missed) - wanted);
-        self.wider_below = short((self.wider_below + step(actual < low, 0.05)).clamp(-0.2, 0.9));
-        self.wider_above = short((self.wider_above + step(actual > ninety, 0.10)).clamp(-0.2, 0.9));
+        self.wider_below = short((self.wider_below + step(actual < low, 0.05)).clamp(NARROWEST, WIDEST));
+        self.wider_above = short((self.wider_above + step(actual > ninety, 0.10)).clamp(NARROWEST, WIDEST));
     }
 
     pub(crate) fn numbers(&self) -> [f64; 5] {
@@ -195,8 +213,8 @@ impl Coverage {
             weight,
             inside,
             below_ninety,
-            wider_below: wider_below.clamp(-0.2, 0.9),
-            wider_above: wider_above.clamp(-0.2, 0.9),
+            wider_below: wider_below.clamp(NARROWEST, WIDEST),
+            wider_above: wider_above.clamp(NARROWEST, WIDEST),
         }
     }
 

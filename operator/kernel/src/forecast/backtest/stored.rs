@@ -141,7 +141,7 @@ fn read_pending(reader: &mut Reader, last: i64) -> Result<Pending, DecodeError> 
     // Thousandths of a logarithm.
     let most = 200_000;
     let given = bounded(reader.signed()?, most)?;
-    let mut next = |reader: &mut Reader| Ok::<_, DecodeError>(given + bounded(reader.signed()?, most)?);
+    let next = |reader: &mut Reader| Ok::<_, DecodeError>(given + bounded(reader.signed()?, most)?);
     let (low, ninety, high) = (next(reader)?, next(reader)?, next(reader)?);
     let mut models = [None; MODELS];
     for model in &mut models {

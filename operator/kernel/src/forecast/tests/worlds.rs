@@ -1,5 +1,11 @@
 //! Histories to forecast from, and the scoring of forecasts from outside.
 
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "small positive numbers"
+)]
+
 use super::super::backtest::pinball;
 use super::super::*;
 

@@ -27,10 +27,10 @@
 
 mod bound;
 pub mod burn;
-pub mod horizon;
-pub mod past;
 mod course;
 pub mod envelope;
+pub mod horizon;
+pub mod past;
 mod solve;
 mod sweep;
 

@@ -17,6 +17,7 @@ mod dynamo;
 mod hpa;
 mod keda_slo;
 mod need;
+pub mod optimum;
 pub mod pomarium;
 mod skyserve;
 mod static_peak;

@@ -153,7 +153,13 @@ impl Scrapes {
             prompt_tokens: newest.counters.prompt_tokens,
             output_tokens: newest.counters.output_tokens,
             answered: newest.counters.answered,
-            missed: newest.counters.within.iter().take(self.thresholds.len()).map(missed).collect(),
+            missed: newest
+                .counters
+                .within
+                .iter()
+                .take(self.thresholds.len())
+                .map(missed)
+                .collect(),
         })
     }
 

@@ -68,19 +68,11 @@ impl BurnTable {
                     };
                     nodes.iter().map(at).sum()
                 };
-                (*capacity, LOADS.map(|load| if load > 0.0 { expected(load) } else { 0.0 }))
+                (
+                    *capacity,
+                    LOADS.map(|load| if load > 0.0 { expected(load) } else { 0.0 }),
+                )
             })
-            .collect();
-        Self { anchors }
-    }
-
-    /// The same with everything burning `factor` times as much: what was measured over what was predicted.
-    #[must_use]
-    pub fn scaled(&self, factor: f64) -> Self {
-        let anchors = self
-            .anchors
-            .iter()
-            .map(|(capacity, table)| (*capacity, table.map(|burn| burn * factor)))
             .collect();
         Self { anchors }
     }

@@ -9,19 +9,22 @@ use serde::{Deserialize, Serialize};
 
 use super::burn::{BurnTable, LOADS};
 use super::horizon::Horizon;
-use super::past::{Past, per_miss, window};
+use super::past::{FLUCTUATIONS, Past, per_miss, window};
 use super::solve::{Effort, solve};
 use super::{Burnt, Class, Demand, Problem, Unit, Window};
 use crate::capacity::Servers;
 use crate::capacity::curve::{Curves, Traffic};
-use crate::forecast::{Event, Forecast, History, LEVELS, Slot, SlotForecast, forecast};
+use crate::forecast::{COARSE, Event, FINE, Forecast, History, LEVELS, Slot, SlotForecast, forecast};
 use crate::performance::Performance;
 use crate::snapshot::{Discipline, LengthMix, Objective, Survive};
 use crate::time::{Span, Timestamp};
-use crate::units::Rate;
+use crate::units::{Fraction, Rate};
 
 /// Probabilities of [`LEVELS`] as points: each stands for what is nearer to it than to the others.
 const WEIGHTS: [f64; LEVELS.len()] = [0.15, 0.225, 0.25, 0.2, 0.1, 0.045, 0.03];
+
+/// The same for what can still be decided when more is known: its tails are left to that decision.
+const LATER_WEIGHTS: [f64; LEVELS.len()] = [0.0, 0.3, 0.4, 0.3, 0.0, 0.0, 0.0];
 
 /// The share of an error budget that is planned to be spent. The rest is for what no forecast sees.
 pub const SPEND: f64 = 0.8;
@@ -39,8 +42,8 @@ const MOST_GROWTH_LATER: f64 = 1.05;
 /// will be left then. To plan for all that may happen tomorrow is to buy today what may never be needed.
 const RECOURSE: Span = Span::from_minutes(45);
 
-/// Demand above what was forecast is taken to last; so long after it is seen, it has faded.
-const SURPRISE_FADES: Span = Span::from_hours(2);
+/// Demand above what was forecast is a burst, until the forecast itself has followed it: so long after it is seen, it has faded.
+const SURPRISE_FADES: Span = Span::from_minutes(20);
 
 /// Everything the strategic plan knows.
 #[derive(Clone, Debug)]
@@ -158,22 +161,24 @@ pub struct PoolPlan {
     pub prices: BTreeMap<Timestamp, f64>,
     /// What it was planned for; `None` if nothing is known of the demand.
     pub forecast: Option<Forecast>,
-    /// What servers burn at which load, as planned with.
+    /// What servers burn at which load when demand does not fluctuate within minutes.
     pub burn: Option<BurnTable>,
     /// Requests/s of one server of each group at saturation.
     pub capacity: Vec<Option<f64>>,
 }
 
 impl PoolPlan {
-    /// Burn per request that is expected at `rate` with so many serving servers of each group. `None` if nothing was planned.
-    pub fn expected_burn(&self, rate: Rate, serving: &[u32]) -> Option<f64> {
+    /// Burn per request that is expected at `rate`, taken over some minutes, with so many serving servers of each group, for each of
+    /// [`FLUCTUATIONS`]. `None` if nothing was planned.
+    pub fn expected_burn(&self, rate: Rate, serving: &[f64]) -> Option<[f64; FLUCTUATIONS.len()]> {
         let capacity: f64 = self
             .capacity
             .iter()
             .zip(serving)
-            .map(|(each, count)| each.unwrap_or(0.0) * f64::from(*count))
+            .map(|(each, count)| each.unwrap_or(0.0) * count)
             .sum();
-        Some(self.burn.as_ref()?.at(rate.as_per_second(), capacity))
+        let steady = self.burn.as_ref()?;
+        Some(FLUCTUATIONS.map(|deviation| steady.fluctuating(deviation).at(rate.as_per_second(), capacity)))
     }
 }
 
@@ -241,7 +246,7 @@ pub fn plan(situation: &Situation, curves: &mut Curves, effort: Effort) -> Envel
                 windows: starts().zip(burnt.iter().copied()).collect(),
                 prices: starts().zip(prices.iter().copied()).collect(),
                 forecast: known.forecast,
-                burn: known.table,
+                burn: known.steady,
                 capacity: known.capacity,
             }
         })
@@ -258,6 +263,7 @@ pub fn plan(situation: &Situation, curves: &mut Curves, effort: Effort) -> Envel
 /// What is known of one pool.
 struct Known {
     capacity: Vec<Option<f64>>,
+    steady: Option<BurnTable>,
     table: Option<BurnTable>,
     forecast: Option<Forecast>,
     arrivals: Vec<Vec<(f64, f64)>>,
@@ -265,23 +271,27 @@ struct Known {
 
 impl Known {
     fn of(situation: &Situation, pool: &Consumer, horizon: &Horizon, curves: &mut Curves) -> Self {
-        let traffic = Traffic::new(pool.mix, pool.discipline, pool.objectives);
-        let capacity: Vec<Option<f64>> = pool
-            .performance
+        let usable: Vec<usize> = (0..situation.supplies.len())
+            .filter(|&group| pool.performance.get(group).is_some_and(Option::is_some))
+            .collect();
+        let all: Vec<Servers> = usable
             .iter()
-            .map(|performance| {
-                let alone = Servers {
-                    performance: (*performance)?,
-                    count: 1,
-                };
-                Some(curves.curve(&[alone], &traffic).saturation().as_per_second())
+            .filter_map(|&group| {
+                let supply = &situation.supplies[group];
+                let count = u32::try_from(supply.held.len() + supply.free.len()).unwrap_or(u32::MAX);
+                pool.performance[group].map(|performance| Servers { performance, count })
             })
             .collect();
-        let table = table(situation, pool, &capacity, &traffic, curves).map(|table| {
-            table
-                .fluctuating(deviation(&pool.past.history))
-                .scaled(pool.past.ledger.ratio())
-        });
+        let measured = burn_table(&all, pool.mix, pool.discipline, pool.objectives, curves);
+        let mut capacity = vec![None; situation.supplies.len()];
+        if let Some((each, _)) = &measured {
+            for (&group, each) in usable.iter().zip(each) {
+                capacity[group] = Some(*each);
+            }
+        }
+        let steady = measured.map(|(_, table)| table);
+        let fluctuation = pool.past.ledger.fluctuation(deviation(&pool.past.history));
+        let table = steady.as_ref().map(|table| table.fluctuating(fluctuation));
         let slots: Vec<Slot> = horizon
             .boundaries
             .windows(2)
@@ -307,6 +317,7 @@ impl Known {
         };
         Self {
             capacity,
+            steady,
             table,
             forecast,
             arrivals,
@@ -322,7 +333,9 @@ impl Known {
                 let requests: f64 = slots
                     .clone()
                     .map(|slot| {
-                        let length = horizon.boundaries[slot + 1].since(horizon.boundaries[slot]).as_secs_f64();
+                        let length = horizon.boundaries[slot + 1]
+                            .since(horizon.boundaries[slot])
+                            .as_secs_f64();
                         let rate: f64 = self.arrivals[slot].iter().map(|(weight, rate)| weight * rate).sum();
                         rate * length
                     })
@@ -379,60 +392,67 @@ fn class(now: Timestamp, index: usize, supply: &Supply, pools: &[Known]) -> Clas
     }
 }
 
-/// What sets of servers burn, filled in the order of placement.
-fn table(
-    situation: &Situation,
-    pool: &Consumer,
-    capacity: &[Option<f64>],
-    traffic: &Traffic,
+/// What sets of servers burn, filled in the order of `all`, and what one of each kind finishes at saturation. `None` without servers.
+pub fn burn_table(
+    all: &[Servers],
+    mix: &LengthMix,
+    discipline: Discipline,
+    objectives: &[Objective],
     curves: &mut Curves,
-) -> Option<BurnTable> {
-    let most: Vec<u32> = situation
-        .supplies
+) -> Option<(Vec<f64>, BurnTable)> {
+    let traffic = Traffic::new(mix, discipline, objectives);
+    let capacity: Vec<f64> = all
         .iter()
-        .map(|supply| u32::try_from(supply.held.len() + supply.free.len()).unwrap_or(u32::MAX))
+        .map(|servers| {
+            let alone = Servers { count: 1, ..*servers };
+            curves.curve(&[alone], &traffic).saturation().as_per_second()
+        })
         .collect();
-    let all = (0..most.len()).filter(|&group| capacity[group].is_some()).map(|group| most[group]);
-    let all = all.fold(0_u32, u32::saturating_add);
-    let mut counts: Vec<u32> = ANCHORS.into_iter().filter(|count| *count < all).collect();
-    counts.push(all.min(ANCHORS[ANCHORS.len() - 1]));
-    let entry = |count: u32, curves: &mut Curves| {
+    let total = all
+        .iter()
+        .fold(0_u32, |total, servers| total.saturating_add(servers.count));
+    let mut counts: Vec<u32> = ANCHORS.into_iter().filter(|count| *count < total).collect();
+    counts.push(total.min(ANCHORS[ANCHORS.len() - 1]));
+    let entries = counts.into_iter().filter(|count| *count > 0).map(|count| {
         let mut left = count;
-        let mut total = 0.0;
-        let mut servers = Vec::new();
-        for (group, performance) in pool.performance.iter().enumerate() {
-            let (Some(performance), Some(each)) = (performance, capacity[group]) else {
-                continue;
-            };
-            let count = left.min(most[group]);
+        let mut saturation = 0.0;
+        let mut set = Vec::new();
+        for (servers, each) in all.iter().zip(&capacity) {
+            let count = left.min(servers.count);
             left -= count;
             if count > 0 {
-                total += each * f64::from(count);
-                servers.push(Servers { performance, count });
+                saturation += each * f64::from(count);
+                set.push(Servers { count, ..*servers });
             }
         }
-        let curve = curves.curve(&servers, traffic);
+        let curve = curves.curve(&set, &traffic);
         let burn = LOADS.map(|load| {
             let attained = curve.attainment(Rate::per_second(load * curve.saturation().as_per_second()));
-            let missed = |(objective, attained): (&Objective, crate::units::Fraction)| {
-                (1.0 - attained.get()) * per_miss(objective)
-            };
-            pool.objectives.iter().zip(attained).map(missed).fold(0.0, f64::max)
+            let burnt = |(objective, attained): (&Objective, Fraction)| (1.0 - attained.get()) * per_miss(objective);
+            objectives.iter().zip(attained).map(burnt).fold(0.0, f64::max)
         });
-        (total, burn)
-    };
-    BurnTable::new(counts.into_iter().filter(|count| *count > 0).map(|count| entry(count, curves)).collect())
+        (saturation, burn)
+    });
+    let table = BurnTable::new(entries.collect())?;
+    Some((capacity, table))
 }
 
 /// What may arrive in every slot. More than was forecast right now fades within two hours.
-fn arrivals(forecast: &Forecast, recent: Option<Rate>, most_seen: f64) -> Vec<Vec<(f64, f64)>> {
+fn arrivals(forecast: &Forecast, recent: Option<Rate>, (most_seen, most_hourly): (f64, f64)) -> Vec<Vec<(f64, f64)>> {
     let most = most_seen.max(recent.unwrap_or(Rate::ZERO).as_per_second()) * MOST_GROWTH;
     let first = forecast.slots.first();
     let surprise = match (first, recent) {
         (Some(first), Some(recent)) => {
-            let (median, high) = (first.requests.median().as_per_second(), first.requests.0[5].as_per_second());
+            let (median, high) = (
+                first.requests.median().as_per_second(),
+                first.requests.0[5].as_per_second(),
+            );
             let recent = recent.as_per_second();
-            if recent > high && median > 0.0 { (recent / median).min(4.0) } else { 1.0 }
+            if recent > high && median > 0.0 {
+                (recent / median).min(4.0)
+            } else {
+                1.0
+            }
         }
         _ => 1.0,
     };
@@ -441,7 +461,13 @@ fn arrivals(forecast: &Forecast, recent: Option<Rate>, most_seen: f64) -> Vec<Ve
     let decided = forecast.slots.iter().find(|slot| ahead(slot) >= RECOURSE);
     let band = decided.map(|slot| {
         let median = slot.requests.median().as_per_second();
-        slot.requests.0.map(|rate| if median > 0.0 { rate.as_per_second() / median } else { 1.0 })
+        slot.requests.0.map(|rate| {
+            if median > 0.0 {
+                rate.as_per_second() / median
+            } else {
+                1.0
+            }
+        })
     });
     forecast
         .slots
@@ -451,20 +477,29 @@ fn arrivals(forecast: &Forecast, recent: Option<Rate>, most_seen: f64) -> Vec<Ve
             let factor = 1.0 + (surprise - 1.0) * fresh;
             let median = slot.requests.median().as_per_second();
             let rate = |level: usize| match band {
-                Some(band) if ahead(slot) > RECOURSE => median.min(most_seen * MOST_GROWTH_LATER) * band[level],
+                Some(band) if ahead(slot) > RECOURSE => median.min(most_hourly * MOST_GROWTH_LATER) * band[level],
                 _ => slot.requests.0[level].as_per_second(),
             };
-            let points = std::array::from_fn::<_, { LEVELS.len() }, _>(|level| (WEIGHTS[level], rate(level)));
-            points.map(|(weight, rate)| (weight, (rate * factor).min(most))).to_vec()
+            let weights = if ahead(slot) > RECOURSE {
+                &LATER_WEIGHTS
+            } else {
+                &WEIGHTS
+            };
+            let points = weights.iter().enumerate().filter(|(_, weight)| **weight > 0.0);
+            points
+                .map(|(level, weight)| (*weight, (rate(level) * factor).min(most)))
+                .collect()
         })
         .collect()
 }
 
-/// The highest rate of five minutes that was ever seen.
-fn most_seen(history: &History) -> f64 {
-    let rates = history.fine().filter_map(|(_, bucket)| bucket.rate(crate::forecast::FINE));
-    let hourly = history.hourly().filter_map(|(_, bucket)| bucket.rate(crate::forecast::COARSE));
-    rates.chain(hourly).map(Rate::as_per_second).fold(0.0, f64::max)
+/// The highest rates of five minutes and of an hour that were ever seen.
+fn most_seen(history: &History) -> (f64, f64) {
+    let highest = |rates: &mut dyn Iterator<Item = Rate>| rates.map(Rate::as_per_second).fold(0.0, f64::max);
+    let mut fine = history.fine().filter_map(|(_, bucket)| bucket.rate(FINE));
+    let mut hourly = history.hourly().filter_map(|(_, bucket)| bucket.rate(COARSE));
+    let hour = highest(&mut hourly);
+    (highest(&mut fine).max(hour), hour)
 }
 
 /// How much the rate of five minutes deviates from that of its neighbours, as a share of it, beyond what chance does: half the mean squared
@@ -472,10 +507,10 @@ fn most_seen(history: &History) -> f64 {
 fn deviation(history: &History) -> f64 {
     let rates: Vec<f64> = history
         .fine()
-        .filter_map(|(_, bucket)| bucket.rate(crate::forecast::FINE))
+        .filter_map(|(_, bucket)| bucket.rate(FINE))
         .map(Rate::as_per_second)
         .collect();
-    let length = crate::forecast::FINE.as_secs_f64();
+    let length = FINE.as_secs_f64();
     let (mut differences, mut squares) = (0.0, 0.0);
     for pair in rates.windows(2) {
         let mean = f64::midpoint(pair[0], pair[1]);
@@ -483,7 +518,11 @@ fn deviation(history: &History) -> f64 {
         differences += (pair[1] - pair[0]) * (pair[1] - pair[0]) / 2.0 - mean / length;
         squares += mean * mean;
     }
-    if squares > 0.0 { (differences.max(0.0) / squares).sqrt().min(0.5) } else { 0.0 }
+    if squares > 0.0 {
+        (differences.max(0.0) / squares).sqrt().min(0.5)
+    } else {
+        0.0
+    }
 }
 
 fn later(now: Timestamp, seconds: f64) -> Timestamp {

@@ -49,7 +49,10 @@ impl Horizon {
             boundaries.push(next);
             at = next;
             if at == window_end {
-                windows.push((start_of(window_end - Span::from_millis(1), window), first..boundaries.len() - 1));
+                windows.push((
+                    start_of(window_end - Span::from_millis(1), window),
+                    first..boundaries.len() - 1,
+                ));
                 first = boundaries.len() - 1;
                 window_end = window_end + window;
             }
@@ -117,7 +120,10 @@ mod tests {
                 .windows(2)
                 .map(|pair| pair[1].since(pair[0]).as_millis())
                 .collect();
-            assert!(lengths.iter().all(|length| (1..=75 * 60_000).contains(length)), "{lengths:?}");
+            assert!(
+                lengths.iter().all(|length| (1..=75 * 60_000).contains(length)),
+                "{lengths:?}"
+            );
             assert!(lengths[0] <= 375_000, "{lengths:?}");
             let covered: usize = horizon.windows.iter().map(|(_, slots)| slots.len()).sum();
             assert_eq!(covered, horizon.slots());

@@ -12,11 +12,11 @@ use crate::time::{Span, Timestamp};
 /// After so long, half of what was predicted and measured is forgotten.
 const HALF_LIFE: Span = Span::from_hours(24);
 
-/// As long as less was burnt than this, a model's word counts more than the measurement.
-const PRIOR_BURN: f64 = 200.0;
+/// As long as less was burnt than this, what is assumed counts more than what was measured.
+const PRIOR_BURN: f64 = 500.0;
 
-/// A model that is off by more than these factors says nothing about burn any more; errors beyond are capped.
-const BURN_RATIO: (f64, f64) = (0.5, 6.0);
+/// Fluctuations of demand within minutes that are told apart: standard deviation of the rate over its mean.
+pub const FLUCTUATIONS: [f64; 6] = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5];
 
 /// One pool's past.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -50,22 +50,22 @@ pub struct Ledger {
     requests: f64,
     /// Misses in it, per objective.
     misses: Vec<f64>,
-    /// Burn that was predicted lately, and burn that was measured for the same time.
-    predicted: f64,
+    /// Burn that was predicted lately for each of [`FLUCTUATIONS`], and burn that was measured for the same time.
+    predicted: [f64; FLUCTUATIONS.len()],
     measured: f64,
     at: Option<Timestamp>,
 }
 
 impl Ledger {
     /// Adds `requests` that were answered up to `at`, `misses` of them per objective, where `predicted` burn per request was expected
-    /// (`None` if nothing was).
+    /// with each of [`FLUCTUATIONS`] (`None` if nothing was).
     pub fn answered(
         &mut self,
         at: Timestamp,
         objectives: &[Objective],
         requests: f64,
         misses: &[f64],
-        predicted: Option<f64>,
+        predicted: Option<[f64; FLUCTUATIONS.len()]>,
     ) {
         let window = start_of(at, window(objectives));
         if self.window != Some(window) || self.misses.len() != objectives.len() {
@@ -80,7 +80,9 @@ impl Ledger {
         if let Some(predicted) = predicted {
             let aged = self.at.map_or(0.0, |last| at.since(last).as_hours_f64()) / HALF_LIFE.as_hours_f64();
             let kept = libm::exp2(-aged);
-            self.predicted = self.predicted * kept + predicted * requests;
+            for (sum, predicted) in self.predicted.iter_mut().zip(predicted) {
+                *sum = *sum * kept + predicted * requests;
+            }
             self.measured = self.measured * kept + burn(objectives, misses);
             self.at = Some(at);
         }
@@ -95,10 +97,23 @@ impl Ledger {
         }
     }
 
-    /// Burn measured over burn predicted, lately: what the model's burn is to be multiplied with.
-    pub fn ratio(&self) -> f64 {
-        let ratio = (self.measured + PRIOR_BURN) / (self.predicted + PRIOR_BURN);
-        ratio.clamp(BURN_RATIO.0, BURN_RATIO.1)
+    /// How much demand must fluctuate within minutes to explain what was burnt lately; `assumed` as long as little was.
+    ///
+    /// The model knows the rate of minutes, and takes arrivals within them to be independent. Bursts, a catalogue figure that is too good and
+    /// a router that is worse than said all burn more than that; all are answered with headroom.
+    pub fn fluctuation(&self, assumed: f64) -> f64 {
+        let above = self.predicted.partition_point(|predicted| *predicted < self.measured);
+        let fitted = match (above.checked_sub(1), FLUCTUATIONS.get(above)) {
+            (Some(below), Some(high)) => {
+                let (low_burn, high_burn) = (self.predicted[below], self.predicted[above]);
+                let share = (self.measured - low_burn) / (high_burn - low_burn).max(f64::MIN_POSITIVE);
+                FLUCTUATIONS[below] + (high - FLUCTUATIONS[below]) * share
+            }
+            (None, _) => FLUCTUATIONS[0],
+            (_, None) => FLUCTUATIONS[FLUCTUATIONS.len() - 1],
+        };
+        let evidence = self.measured.max(self.predicted[0]);
+        (fitted * evidence + assumed * PRIOR_BURN) / (evidence + PRIOR_BURN)
     }
 }
 
@@ -151,19 +166,36 @@ mod tests {
         assert!((ledger.carried(at(5), &objectives()) - 800.0).abs() < 1e-6);
         assert!(ledger.carried(at(25), &objectives()).abs() < 1e-9);
         ledger.answered(at(25), &objectives(), 100.0, &[50.0, 0.0], None);
-        assert!((ledger.carried(at(26), &objectives()) + 900.0).abs() < 1e-6, "overdrawn");
+        assert!(
+            (ledger.carried(at(26), &objectives()) + 900.0).abs() < 1e-6,
+            "overdrawn"
+        );
     }
 
     #[test]
-    fn a_model_that_is_wrong_is_corrected_within_bounds_and_slowly() {
+    fn what_burns_more_than_predicted_is_answered_with_headroom_within_bounds_and_slowly() {
         let mut ledger = Ledger::default();
         let at = |hours| Timestamp::from_millis(0) + Span::from_hours(hours);
-        assert!((ledger.ratio() - 1.0).abs() < 1e-9);
-        ledger.answered(at(1), &objectives(), 100.0, &[5.0, 0.0], Some(0.1));
-        assert!(ledger.ratio() < 1.5, "one hundred requests say little: {}", ledger.ratio());
+        let predicted = Some([0.1, 0.2, 0.4, 0.8, 1.6, 3.2]);
+        assert!((ledger.fluctuation(0.15) - 0.15).abs() < 1e-9);
+        ledger.answered(at(1), &objectives(), 100.0, &[5.0, 0.0], predicted);
+        let little = ledger.fluctuation(0.15);
+        assert!(
+            (0.15..0.25).contains(&little),
+            "one hundred requests say little: {little}"
+        );
         for hour in 2..20 {
-            ledger.answered(at(hour), &objectives(), 10_000.0, &[500.0, 0.0], Some(0.1));
+            // 0.6 burnt per request: half way between 0.2 and 0.3.
+            ledger.answered(at(hour), &objectives(), 10_000.0, &[300.0, 0.0], predicted);
         }
-        assert!((ledger.ratio() - 6.0).abs() < 1e-9, "ten times as much: {}", ledger.ratio());
+        assert!(
+            (ledger.fluctuation(0.15) - 0.25).abs() < 0.01,
+            "{}",
+            ledger.fluctuation(0.15)
+        );
+        for hour in 20..60 {
+            ledger.answered(at(hour), &objectives(), 10_000.0, &[9_000.0, 0.0], predicted);
+        }
+        assert!(ledger.fluctuation(0.15) <= 0.5);
     }
 }

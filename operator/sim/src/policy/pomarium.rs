@@ -57,6 +57,10 @@ pub struct Pomarium {
     mix_at_ms: Option<i64>,
     past: Past,
     seen: Totals,
+    looked: Totals,
+    /// Serving machines by group, summed over the ticks since then.
+    served: Vec<f64>,
+    ticks: f64,
     envelope: Option<Envelope>,
     planned_ms: i64,
     /// Machines that are on their way out.
@@ -66,7 +70,6 @@ pub struct Pomarium {
     plan_ms: Vec<f64>,
     gaps: Vec<f64>,
     covered: (u64, u64),
-    checked_ms: i64,
 }
 
 impl Pomarium {
@@ -89,6 +92,9 @@ impl Pomarium {
             mix_at_ms: None,
             past: Past::default(),
             seen: Totals::default(),
+            looked: Totals::default(),
+            served: vec![0.0; scenario.groups.len()],
+            ticks: 0.0,
             envelope: None,
             planned_ms: i64::MIN,
             leaving: Vec::new(),
@@ -97,7 +103,6 @@ impl Pomarium {
             plan_ms: Vec::new(),
             gaps: Vec::new(),
             covered: (0, 0),
-            checked_ms: i64::MIN,
         }
     }
 
@@ -116,36 +121,41 @@ impl Pomarium {
         };
         let (from, until) = (at(since.at_ms), at(totals.at_ms));
         self.past.arrived(from, until, counts, &[]);
+        self.look(view, totals);
+    }
+
+    /// Compares what was burnt with what was expected, every few minutes: over less, chance says more than load.
+    fn look(&mut self, view: &View<'_>, totals: Totals) {
+        for (sum, group) in self.served.iter_mut().zip(0..) {
+            let serves = |machine: &Machine| machine.group == group && machine.phase == Phase::Serving;
+            *sum += view.live().filter(|(_, machine)| serves(machine)).count() as f64;
+        }
+        self.ticks += 1.0;
+        let since = &self.looked;
+        if totals.at_ms < since.at_ms + REPLAN_MS {
+            return;
+        }
+        let until = at(totals.at_ms);
         let answered = (totals.answered - since.answered) as f64;
-        let missed: Vec<f64> = totals
-            .missed
-            .iter()
-            .zip(&since.missed)
-            .map(|(now, then)| (now - then) as f64)
+        let missed: Vec<f64> = (0..totals.missed.len())
+            .map(|objective| (totals.missed[objective] - since.missed.get(objective).unwrap_or(&0)) as f64)
             .collect();
-        let rate = Rate::per_second(counts.requests as f64 / until.since(from).as_secs_f64());
-        let serving: Vec<u32> = (0..view.groups.len())
-            .map(|group| {
-                let serves = |machine: &Machine| machine.group == group && machine.phase == Phase::Serving;
-                u32::try_from(view.live().filter(|(_, machine)| serves(machine)).count()).unwrap_or(u32::MAX)
-            })
-            .collect();
+        let seconds = until.since(at(since.at_ms)).as_secs_f64();
+        let rate = Rate::per_second((totals.requests - since.requests) as f64 / seconds);
+        let serving: Vec<f64> = self.served.iter().map(|sum| sum / self.ticks).collect();
         let pool = self.envelope.as_ref().and_then(|envelope| envelope.pools.first());
-        // The table carries the correction so far already.
-        let predicted = pool
-            .and_then(|pool| pool.expected_burn(rate, &serving))
-            .map(|burn| burn / self.past.ledger.ratio());
-        let objectives = &self.objectives;
-        self.past.ledger.answered(until, objectives, answered, &missed, predicted);
+        let predicted = pool.and_then(|pool| pool.expected_burn(rate, &serving));
+        self.past
+            .ledger
+            .answered(until, &self.objectives, answered, &missed, predicted);
+        self.served.fill(0.0);
+        self.ticks = 0.0;
+        self.looked = totals;
         self.cover(view);
     }
 
     /// Counts how often the rate of five minutes was within the forecast's band.
     fn cover(&mut self, view: &View<'_>) {
-        if view.now_ms < self.checked_ms.saturating_add(REPLAN_MS) {
-            return;
-        }
-        self.checked_ms = view.now_ms;
         if let (Some([low, _, high]), Some(window)) = (self.expected(), view.scrapes.window(300.0)) {
             self.covered.1 += 1;
             self.covered.0 += u64::from((low..=high).contains(&window.rate));
@@ -227,7 +237,11 @@ impl Pomarium {
     fn supply(&self, view: &View<'_>, group: usize, machines: &[usize]) -> Supply {
         let model = &view.groups[group];
         let load = Span::from_millis(model.load_ms);
-        let minimum = if self.ablation.leases { 0 } else { model.minimum_lease_ms };
+        let minimum = if self.ablation.leases {
+            0
+        } else {
+            model.minimum_lease_ms
+        };
         let held = machines.iter().map(|&index| {
             let machine = &view.machines[index];
             let serves_ms = match machine.phase {
@@ -245,7 +259,9 @@ impl Pomarium {
         });
         let free = view.free_at(group).map(|from_ms| {
             // Out of stock: asked again later, and until then others stand in.
-            let again_ms = view.out_of_stock_ms(group).map_or(i64::MIN, |refused_ms| refused_ms + 600_000);
+            let again_ms = view
+                .out_of_stock_ms(group)
+                .map_or(i64::MIN, |refused_ms| refused_ms + 600_000);
             at(from_ms.max(again_ms).max(view.now_ms))
         });
         Supply {
@@ -326,7 +342,11 @@ fn describe(view: &View<'_>, envelope: &Envelope, leaving: usize) -> String {
         .collect();
     let budget = envelope.pools.first().and_then(|pool| pool.windows.first());
     let budget = budget.map_or(String::new(), |(_, burnt)| {
-        let share = if burnt.budget > 0.0 { burnt.expected / burnt.budget * 100.0 } else { 100.0 };
+        let share = if burnt.budget > 0.0 {
+            burnt.expected / burnt.budget * 100.0
+        } else {
+            100.0
+        };
         format!("; expected to spend {share:.0} % of what is left of the error budget")
     });
     match (bought.is_empty(), leaving) {

@@ -59,7 +59,7 @@ const ticks = (lo, hi, n) => {
 };
 const timeTicks = (from, to, width) => {
   const steps = [5 / 60, .25, .5, 1, 2, 3, 6, 12, 24, 48, 96, 168, 336, 672].map(h => h * HOUR);
-  const step = steps.find(s => (to - from) / s <= Math.max(3, width / 90)) || 1344 * HOUR;
+  const step = steps.find(s => (to - from) / s <= Math.max(3, width / 64)) || 1344 * HOUR;
   const out = [];
   for (let t = Math.ceil(from / step) * step; t <= to; t += step) out.push(t);
   return out.map(t => [t, step >= 24 * HOUR ? `day ${Math.round(t / 24 / HOUR) + 1}` : (t % (24 * HOUR) === 0 && to - from > 30 * HOUR ? `day ${t / 24 / HOUR + 1}` : clock(t).replace(/^day \d+, /, ''))]);
@@ -89,20 +89,20 @@ function timeChart(host, spec) {
   if (D.scoredFrom > 0 && from < D.scoredFrom) svg += `<rect class="history" x="${L}" y="${T}" width="${Math.max(0, x(Math.min(D.scoredFrom, to)) - L)}" height="${base - T}"/><text x="${L + 6}" y="${T + 13}">history, not scored</text>`;
   const id = `c${Math.random().toString(36).slice(2)}`;
   svg += `<clipPath id="${id}"><rect x="${L}" y="${T - 4}" width="${W - L - R}" height="${H - T}"/></clipPath><g clip-path="url(#${id})">${spec.layers({ x, y, base, H, W, T, px: (to - from) / (W - L - R) })}</g>`;
-  svg += `<line class="axis" x1="${L}" x2="${W - R}" y1="${base}" y2="${base}"/><line class="cross" x1="-9" x2="-9" y1="${T}" y2="${base}"/><rect class="sel" x="0" y="${T}" width="0" height="${base - T}"/>`;
+  svg += `<line class="axis" x1="${L}" x2="${W - R}" y1="${base}" y2="${base}"/><line class="cross" y1="${T}" y2="${base}" visibility="hidden"/><rect class="sel" x="0" y="${T}" width="0" height="${base - T}"/>`;
   host.innerHTML = `<svg class="chart" viewBox="0 0 ${W} ${H}" height="${H}" role="img" aria-label="${esc(spec.label)}">${svg}</svg>`;
-  const el = host.firstChild, cross = el.querySelector('.cross'), sel = el.querySelector('.sel');
+  const el = host.firstChild, sel = el.querySelector('.sel');
   const at = event => from + (Math.min(W - R, Math.max(L, (event.clientX - el.getBoundingClientRect().left) * W / el.clientWidth)) - L) / (W - L - R) * (to - from);
   let drag = null;
   el.onpointermove = event => {
     const t = at(event);
-    document.querySelectorAll('svg.chart .cross').forEach(line => { const k = line.dataset; line.setAttribute('x1', x(t)); line.setAttribute('x2', x(t)); void k; });
-    cross.setAttribute('x1', x(t)); cross.setAttribute('x2', x(t));
+    // All charts over time are equally wide: one moment is at one place in each.
+    crosses(x(t));
     if (drag != null) { const a = x(Math.min(drag, t)), b = x(Math.max(drag, t)); sel.setAttribute('x', a); sel.setAttribute('width', b - a); }
     const mark = event.target.dataset && event.target.dataset.d;
     showTip(event, mark != null ? decisionTip(+mark) : `<b>${clock(t)}</b>${spec.tip(t)}`);
   };
-  el.onpointerleave = () => { hideTip(); drag = null; sel.setAttribute('width', 0); document.querySelectorAll('svg.chart .cross').forEach(line => { line.setAttribute('x1', -9); line.setAttribute('x2', -9); }); };
+  el.onpointerleave = () => { hideTip(); drag = null; sel.setAttribute('width', 0); crosses(null); };
   el.onpointerdown = event => { if (event.pointerType === 'mouse' && event.button === 0) { drag = at(event); event.preventDefault(); } };
   el.onpointerup = event => {
     if (drag == null) return;
@@ -112,6 +112,11 @@ function timeChart(host, spec) {
   };
   el.ondblclick = () => { span = null; charts(); };
 }
+
+const crosses = at => document.querySelectorAll('svg.chart .cross').forEach(line => {
+  line.setAttribute('visibility', at == null ? 'hidden' : 'visible');
+  if (at != null) { line.setAttribute('x1', at); line.setAttribute('x2', at); }
+});
 
 const lineOf = (s, values, { x, y }) => {
   const [a, b] = within(s, values.length);
@@ -173,24 +178,24 @@ function charts() {
   // Demand, and what was expected of it.
   const e = s.expected;
   add(`Demand${e ? ' and forecast' : ''}${zoomed}`,
-    key('var(--soft)', 'requests/s') + (e ? key('var(--band)', 'expected: median', 'x') + key('color-mix(in srgb, var(--band) 25%, transparent)', 'band') : ''),
+    key('var(--ink)', 'requests/s', 'x') + (e ? key('var(--band)', 'expected: median', 'x') + key('color-mix(in srgb, var(--band) 25%, transparent)', 'band') : ''),
     e && current.forecastCoverage != null ? `${pct(current.forecastCoverage)} of the actual rates were within the band.` : '', {
       label: 'requests per second over time', height: 190, max: Math.max(peak(s, e ? [s.rate, e[2]] : [s.rate]) * 1.08, .01),
-      layers: c => `<path d="${bandOf(s, s.rate.map(() => 0), s.rate, c)}" fill="var(--soft)" opacity=".16"/>${e ? `<path d="${bandOf(s, e[0], e[2], c)}" fill="var(--band)" opacity=".22"/>` : ''}<path d="${lineOf(s, s.rate, c)}" fill="none" stroke="var(--soft)" stroke-width="1.1"/>${e ? `<path d="${lineOf(s, e[1], c)}" fill="none" stroke="var(--band)" stroke-width="1.6"/>` : ''}`,
-      tip: t => `<table>${row('var(--soft)', 'requests/s', num(value(s, s.rate, t)))}${e && value(s, e[1], t) != null ? row('var(--band)', 'expected', `${num(value(s, e[1], t))} (${num(value(s, e[0], t))} – ${num(value(s, e[2], t))})`) : ''}</table>`,
+      layers: c => `<path d="${bandOf(s, s.rate.map(() => 0), s.rate, c)}" fill="var(--soft)" opacity=".16"/>${e ? `<path d="${bandOf(s, e[0], e[2], c)}" fill="var(--band)" opacity=".22"/>` : ''}${e ? `<path d="${lineOf(s, e[1], c)}" fill="none" stroke="var(--band)" stroke-width="1.4"/>` : ''}<path d="${lineOf(s, s.rate, c)}" fill="none" stroke="var(--ink)" stroke-width="1" opacity=".75"/>`,
+      tip: t => `<table>${row('var(--ink)', 'requests/s', num(value(s, s.rate, t)))}${e && value(s, e[1], t) != null ? row('var(--band)', 'expected', `${num(value(s, e[1], t))} (${num(value(s, e[0], t))} – ${num(value(s, e[2], t))})`) : ''}</table>`,
     });
 
   // Servers by group, stacked, and the decisions below.
   const stacks = [];
   s.serving.forEach((column, g) => stacks.push(column.map((v, i) => v + (g ? stacks[g - 1][i] : 0))));
   const shown = s.at.length < s.decisions ? ` ${s.at.length.toLocaleString('en-US')} of ${s.decisions.toLocaleString('en-US')} decisions are shown.` : '';
-  add('Servers', D.groups.map((name, g) => key(groupColor(g), name)).join('') + key('var(--ink)', 'paid for', 'dash') + Object.values(kinds).map(([color, name]) => key(color, name)).join(''),
+  add('Servers', D.groups.map((name, g) => key(groupColor(g), name)).join('') + key('var(--ink)', 'paid for', 'x') + Object.values(kinds).map(([color, name]) => key(color, name)).join(''),
     `Serving, by group. Below: decisions; their reasons show under the pointer.${shown}`, {
       label: 'servers by group over time', height: 270, below: 26, max: Math.max(peak(s, [...stacks.slice(-1), s.paid]) * 1.06, 1),
       layers: c => {
         let out = '';
         stacks.forEach((top, g) => { out += `<path d="${bandOf(s, g ? stacks[g - 1] : top.map(() => 0), top, c)}" fill="${groupColor(g)}" opacity=".82"/>`; });
-        out += `<path d="${lineOf(s, s.paid, c)}" fill="none" stroke="var(--ink)" stroke-width="1" stroke-dasharray="3 3" opacity=".7"/>`;
+        out += `<path d="${lineOf(s, s.paid, c)}" fill="none" stroke="var(--ink)" stroke-width="1" opacity=".6"/>`;
         const [from, to] = view();
         const lanes = ['lease', 'start', 'drain', 'release'], taken = {};
         for (let i = 0; i < s.at.length; i++) {
@@ -316,7 +321,7 @@ function tabs() {
 
 function table() {
   const head = ['policy', 'knob', ...D.objectives.flatMap(o => [o.name, 'attained', 'worst hour']), 'leases', 'energy', `total ${D.currency}`, 'owed then', 'peak', 'moves/day', 'early', ...(D.runs.length ? ['to best'] : [])];
-  const rows = D.policies.map((p, i) => `<tr class="${current && current.i === i ? 'on' : ''}"><td><i style="background:${policyColor(i)}"></i>${esc(p.policy)}</td><td>${p.knobText ? esc(p.knobText) : '–'}</td>${p.objectives.map(o => `<td>${secs(o.valueSeconds)}</td><td class="${o.attainment >= o.percentile ? 'good' : 'bad'}">${pct(o.attainment)}</td><td>${pct(o.worstHour)}</td>`).join('')}<td>${money(p.cost.leases)}</td><td>${money(p.cost.energy)}</td><td>${money(p.cost.total)}</td><td>${money(p.cost.obligations)}</td><td>${p.servers.peak}</td><td>${num(p.movesPerDay)}</td><td>${p.earlyReleases}</td>${D.runs.length ? `<td>${p.compared?.ratioToBest != null ? `× ${num(p.compared.ratioToBest)}` : '<span class="bad">misses</span>'}</td>` : ''}</tr>`).join('');
+  const rows = D.policies.map((p, i) => `<tr class="${current && current.i === i ? 'on' : ''}"><td><i style="background:${policyColor(i)}"></i>${esc(p.policy)}</td><td title="${esc(p.knobText ?? '')}">${p.knob == null ? '–' : num(p.knob)}</td>${p.objectives.map(o => `<td>${secs(o.valueSeconds)}</td><td class="${o.attainment >= o.percentile ? 'good' : 'bad'}">${pct(o.attainment)}</td><td>${pct(o.worstHour)}</td>`).join('')}<td>${money(p.cost.leases)}</td><td>${money(p.cost.energy)}</td><td>${money(p.cost.total)}</td><td>${money(p.cost.obligations)}</td><td>${p.servers.peak}</td><td>${num(p.movesPerDay)}</td><td>${p.earlyReleases}</td>${D.runs.length ? `<td>${p.compared?.ratioToBest != null ? `× ${num(p.compared.ratioToBest)}` : '<span class="bad">misses</span>'}</td>` : ''}</tr>`).join('');
   $('table').innerHTML = `<div class="panel"><div class="top"><h2>In numbers</h2></div>${D.explanation ? `<p class="note">${esc(D.explanation)}${D.bound != null ? ` No policy can cost less than ${money(D.bound)} ${D.currency}.` : ''}</p>` : ''}<div class="scroll"><table class="data"><thead><tr>${head.map(h => `<th>${esc(h)}</th>`).join('')}</tr></thead><tbody>${rows}</tbody></table></div></div>`;
 }
 

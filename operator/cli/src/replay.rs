@@ -186,8 +186,18 @@ pub(crate) fn run(flags: &Flags) -> anyhow::Result<()> {
     }
 
     // Files that cannot be written are found before minutes are spent on what goes into them.
-    let mut schedule = flags.schedule.as_deref().map(create).transpose()?.map(|file| Schedule::new(Box::new(file)));
-    let json = flags.json.as_deref().filter(|path| *path != Path::new("-")).map(create).transpose()?;
+    let mut schedule = flags
+        .schedule
+        .as_deref()
+        .map(create)
+        .transpose()?
+        .map(|file| Schedule::new(Box::new(file)));
+    let json = flags
+        .json
+        .as_deref()
+        .filter(|path| *path != Path::new("-"))
+        .map(create)
+        .transpose()?;
     let html = flags.html.as_deref().map(create).transpose()?;
 
     let goal = Goal {
@@ -209,7 +219,9 @@ pub(crate) fn run(flags: &Flags) -> anyhow::Result<()> {
     };
     let (played, runs) = stage.play(contenders, schedule.as_mut());
     if let Some((schedule, path)) = schedule.zip(flags.schedule.as_ref()) {
-        schedule.finish().with_context(|| format!("writing {}", path.display()))?;
+        schedule
+            .finish()
+            .with_context(|| format!("writing {}", path.display()))?;
     }
 
     let report = Report {
@@ -250,8 +262,16 @@ fn the_pool(snapshot: &Snapshot, asked: Option<&PoolId>) -> anyhow::Result<PoolI
     match (asked, snapshot.pools.len()) {
         (_, 0) => bail!("the manifests have no ServerPool"),
         (Some(id), _) if snapshot.pools.contains_key(id) => Ok(id.clone()),
-        (Some(id), _) => bail!("--pool: there is no ServerPool {id} in the manifests; there are {}", all()),
-        (None, 1) => snapshot.pools.keys().next().cloned().context("the manifests have no ServerPool"),
+        (Some(id), _) => bail!(
+            "--pool: there is no ServerPool {id} in the manifests; there are {}",
+            all()
+        ),
+        (None, 1) => snapshot
+            .pools
+            .keys()
+            .next()
+            .cloned()
+            .context("the manifests have no ServerPool"),
         (None, _) => bail!("the manifests have several pools; choose one with --pool: {}", all()),
     }
 }
@@ -269,7 +289,10 @@ fn notes(declared: &manifests::Manifests, pool: &PoolId) -> Vec<String> {
     if let Some(declared) = declared.snapshot.pools.get(pool)
         && declared.replicas.max < machines
     {
-        notes.push(format!("spec.replicas.max ({}) does not bind policies here", declared.replicas.max));
+        notes.push(format!(
+            "spec.replicas.max ({}) does not bind policies here",
+            declared.replicas.max
+        ));
     }
     notes
 }
@@ -289,7 +312,9 @@ fn milliseconds(value: f64) -> i64 {
 }
 
 fn facts(file: &Path, flags: &Flags, part: &Part, requests: &[pomarium_sim::trace::Arrival]) -> TraceFacts {
-    let name = file.file_name().map_or_else(|| file.to_string_lossy(), |name| name.to_string_lossy());
+    let name = file
+        .file_name()
+        .map_or_else(|| file.to_string_lossy(), |name| name.to_string_lossy());
     TraceFacts {
         label: flags.label.clone().unwrap_or_else(|| label(&name).to_owned()),
         name: name.into_owned(),
@@ -321,8 +346,13 @@ fn command_line() -> String {
             format!("'{}'", argument.replace('\'', r"'\''"))
         }
     };
-    let arguments = std::env::args_os().skip(1).map(|argument| quote(argument.to_string_lossy().into_owned()));
-    std::iter::once("pomarium".to_owned()).chain(arguments).collect::<Vec<_>>().join(" ")
+    let arguments = std::env::args_os()
+        .skip(1)
+        .map(|argument| quote(argument.to_string_lossy().into_owned()));
+    std::iter::once("pomarium".to_owned())
+        .chain(arguments)
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 fn create(path: &Path) -> anyhow::Result<BufWriter<File>> {

@@ -11,7 +11,7 @@ mod table;
 
 use pomarium_kernel::snapshot::{Discipline, Metric, Objective, Survive};
 
-pub use comparison::{Comparison, Compared, compare};
+pub use comparison::{Compared, Comparison, compare};
 pub use result::{PolicyResult, Results};
 
 use crate::setting::{Lengths, Setting};
@@ -82,11 +82,12 @@ pub struct Report<'a> {
 impl Report<'_> {
     /// Everything that a reader must know before the numbers: what is left out, what is impossible, what was ignored.
     pub fn remarks(&self) -> Vec<String> {
-        let unreachable = self
-            .setting
-            .unreachable
-            .iter()
-            .map(|problem| format!("no group can meet its objectives, not even unloaded: {}", problem.message));
+        let unreachable = self.setting.unreachable.iter().map(|problem| {
+            format!(
+                "no group can meet its objectives, not even unloaded: {}",
+                problem.message
+            )
+        });
         let left_out = self.setting.left_out.iter().map(|left| format!("left out: {left}"));
         unreachable.chain(left_out).chain(self.notes.iter().cloned()).collect()
     }
@@ -111,7 +112,12 @@ fn short(objective: &Objective) -> String {
 
 /// Such as `TTFT p95 ≤ 12s in every 24h`.
 fn describe(objective: &Objective) -> String {
-    format!("{} ≤ {} in every {}", short(objective), objective.threshold, objective.window)
+    format!(
+        "{} ≤ {} in every {}",
+        short(objective),
+        objective.threshold,
+        objective.window
+    )
 }
 
 fn discipline(discipline: Discipline) -> &'static str {

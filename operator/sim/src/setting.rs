@@ -9,9 +9,7 @@ use pomarium_kernel::feasibility;
 use pomarium_kernel::names::{GroupName, PoolId};
 use pomarium_kernel::performance::{Performance, performance};
 use pomarium_kernel::reason::{Problem, Reason};
-use pomarium_kernel::snapshot::{
-    Arrivals, Demand, Group, LengthMix, Ownership, PlacementOrder, Pool, Site, Snapshot,
-};
+use pomarium_kernel::snapshot::{Arrivals, Demand, Group, LengthMix, Ownership, PlacementOrder, Pool, Site, Snapshot};
 use pomarium_kernel::time::Timestamp;
 use pomarium_kernel::units::Rate;
 
@@ -156,7 +154,10 @@ impl Setting {
                 Ok(figures) => candidates.push(Candidate::new(name, group, site, &figures, epoch)),
                 Err(problem) if problem.reason == Reason::ObjectiveUnreachable => {
                     if let Ok(figures) = performance(&declared.model, &group.machine, &declared.performance) {
-                        too_slow.push((figures.times.delta_ns, Candidate::new(name, group, site, &figures, epoch)));
+                        too_slow.push((
+                            figures.times.delta_ns,
+                            Candidate::new(name, group, site, &figures, epoch),
+                        ));
                     }
                     left_out.push(leave_out(problem));
                 }
@@ -168,7 +169,10 @@ impl Setting {
             // The fastest machine's answer is the nearest to what was asked for.
             too_slow.sort_by_key(|(delta_ns, _)| *delta_ns);
             for (_, candidate) in too_slow {
-                if let Some(index) = left_out.iter().position(|left| left.group.as_str() == candidate.model.name) {
+                if let Some(index) = left_out
+                    .iter()
+                    .position(|left| left.group.as_str() == candidate.model.name)
+                {
                     let left = left_out.remove(index);
                     unreachable.get_or_insert(left.problem);
                 }

@@ -54,10 +54,19 @@ fn one(text: &str) -> Result<Contender, String> {
         None => (name, false),
     };
     let Some(baseline) = BASELINES.iter().find(|baseline| baseline.name == name) else {
-        return Err(format!("there is no policy {name:?}; there are all, {}", names().join(", ")));
+        return Err(format!(
+            "there is no policy {name:?}; there are all, {}",
+            names().join(", ")
+        ));
     };
+    if leases && !baseline.variants().contains(&true) {
+        return Err(format!("{name}{LEASES}: {name} has no lease-aware variant"));
+    }
     let knob = knob.map(|knob| {
-        let number = knob.parse::<f64>().ok().filter(|number| number.is_finite() && *number > 0.0);
+        let number = knob
+            .parse::<f64>()
+            .ok()
+            .filter(|number| number.is_finite() && *number > 0.0);
         number.ok_or_else(|| {
             format!(
                 "{name}={knob}: the knob ({}) is a number above 0, such as {name}={:?}",

@@ -156,13 +156,23 @@ impl Documents {
         if let Some(version) = text("apiVersion").filter(|version| *version != API_VERSION) {
             return Err(at.error(format!("apiVersion is {version:?}; allowed: {API_VERSION}")));
         }
-        let Some(name) = value.pointer("/metadata/name").and_then(Value::as_str).map(str::to_owned) else {
+        let Some(name) = value
+            .pointer("/metadata/name")
+            .and_then(Value::as_str)
+            .map(str::to_owned)
+        else {
             return Err(at.error(format!("{kind}: metadata.name is missing")));
         };
         let place = at.clone();
         match kind.as_str() {
-            "ServerSite" => drop(self.sites.insert(name.clone(), (place, typed(at, &kind, &name, value)?))),
-            "ServerGroup" => drop(self.groups.insert(name.clone(), (place, typed(at, &kind, &name, value)?))),
+            "ServerSite" => drop(
+                self.sites
+                    .insert(name.clone(), (place, typed(at, &kind, &name, value)?)),
+            ),
+            "ServerGroup" => drop(
+                self.groups
+                    .insert(name.clone(), (place, typed(at, &kind, &name, value)?)),
+            ),
             _ => {
                 let namespace = value.pointer("/metadata/namespace").and_then(Value::as_str);
                 let id = PoolId::new(namespace.unwrap_or("default"), name.as_str());
@@ -175,7 +185,8 @@ impl Documents {
     fn validate(self, now: Timestamp) -> Result<Manifests, ManifestError> {
         let mut snapshot = Snapshot::default();
         for (name, (at, site)) in &self.sites {
-            let site = validate::site(site, Contact::Reachable).map_err(|problem| refused(at, "ServerSite", name, &problem))?;
+            let site = validate::site(site, Contact::Reachable)
+                .map_err(|problem| refused(at, "ServerSite", name, &problem))?;
             snapshot.sites.insert(name.as_str().into(), site);
         }
         for (name, (at, group)) in &self.groups {
@@ -194,7 +205,8 @@ impl Documents {
                 measured: Vec::new(),
                 running: BTreeMap::new(),
             };
-            let pool = validate::pool(pool, seen).map_err(|problem| refused(at, "ServerPool", &id.to_string(), &problem))?;
+            let pool =
+                validate::pool(pool, seen).map_err(|problem| refused(at, "ServerPool", &id.to_string(), &problem))?;
             snapshot.pools.insert(id.clone(), pool);
         }
         let currency = validate::one_currency(
@@ -203,7 +215,11 @@ impl Documents {
             self.pools.values().map(|(_, pool)| pool),
         )
         .map_err(|problem| ManifestError::Together(problem.message))?;
-        let ignored = self.others.iter().map(|(kind, count)| format!("{count} × {kind}")).collect();
+        let ignored = self
+            .others
+            .iter()
+            .map(|(kind, count)| format!("{count} × {kind}"))
+            .collect();
         Ok(Manifests {
             snapshot,
             currency,
@@ -217,7 +233,12 @@ fn refused(at: &Place, kind: &str, name: &str, problem: &Problem) -> ManifestErr
 }
 
 /// The object; a field that it does not have is an error, as with `kubectl apply`.
-fn typed<T: DeserializeOwned + Serialize>(at: &Place, kind: &str, name: &str, value: Value) -> Result<T, ManifestError> {
+fn typed<T: DeserializeOwned + Serialize>(
+    at: &Place,
+    kind: &str,
+    name: &str,
+    value: Value,
+) -> Result<T, ManifestError> {
     let spec = value.get("spec").cloned().unwrap_or(Value::Null);
     let object: T = serde_path_to_error::deserialize(value).map_err(|error| {
         let path = error.path().to_string();

@@ -30,7 +30,9 @@ impl Stage<'_> {
     /// line. The second result is every run of every sweep.
     pub(super) fn play(&self, contenders: &[Contender], schedule: Option<&mut Schedule>) -> (Vec<Played>, Vec<Run>) {
         if let [contender] = contenders {
-            let knob = contender.knob.unwrap_or_else(|| (contender.baseline.published)(self.scenario));
+            let knob = contender
+                .knob
+                .unwrap_or_else(|| (contender.baseline.published)(self.scenario));
             let lease_aware = contender.lease_aware.unwrap_or(false);
             return (vec![self.once(contender, lease_aware, knob, schedule)], Vec::new());
         }
@@ -65,11 +67,16 @@ impl Stage<'_> {
                 by_margin.then(cost(right).total_cmp(&cost(left)))
             })
         };
-        attaining.min_by(|left, right| cost(left).total_cmp(&cost(right))).or_else(nearest)
+        attaining
+            .min_by(|left, right| cost(left).total_cmp(&cost(right)))
+            .or_else(nearest)
     }
 
     fn sweep(&self, contender: &Contender) -> Vec<Run> {
-        let variants = if contender.lease_aware.is_some() { 1 } else { 2 };
+        let variants = match contender.lease_aware {
+            Some(_) => 1,
+            None => contender.baseline.variants().len(),
+        };
         let expected = if contender.baseline.whole {
             2 + self.machines().ilog2() as usize
         } else {

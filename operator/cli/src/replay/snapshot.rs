@@ -19,9 +19,8 @@ struct Exported {
 pub(super) fn plan(file: &Path) -> anyhow::Result<String> {
     let text = std::fs::read_to_string(file).with_context(|| format!("reading snapshot {}", file.display()))?;
     let mut json = serde_json::Deserializer::from_str(&text);
-    let exported: Exported = serde_path_to_error::deserialize(&mut json).map_err(|error| {
-        anyhow::anyhow!("snapshot {}: {}: {}", file.display(), error.path(), error.inner())
-    })?;
+    let exported: Exported = serde_path_to_error::deserialize(&mut json)
+        .map_err(|error| anyhow::anyhow!("snapshot {}: {}: {}", file.display(), error.path(), error.inner()))?;
     let plan = planning::plan(&exported.snapshot, exported.now);
     Ok(serde_json::to_string_pretty(&plan).context("writing the plan as JSON")? + "\n")
 }

@@ -101,7 +101,11 @@ impl Report<'_> {
                 .iter()
                 .any(|other| other.policy == run.policy && (other.knob - run.knob).abs() < 1e-12)
         };
-        let others = self.played.iter().map(|played| &played.run).filter(move |run| !swept(run));
+        let others = self
+            .played
+            .iter()
+            .map(|played| &played.run)
+            .filter(move |run| !swept(run));
         self.runs.iter().chain(others)
     }
 }

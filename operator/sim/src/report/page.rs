@@ -75,7 +75,13 @@ impl Report<'_> {
             explanation: several.then(|| self.explanation()),
             facts: self.facts(),
             remarks: self.remarks(),
-            groups: self.setting.scenario.groups.iter().map(|group| group.name.as_str()).collect(),
+            groups: self
+                .setting
+                .scenario
+                .groups
+                .iter()
+                .map(|group| group.name.as_str())
+                .collect(),
             objectives: self
                 .setting
                 .scenario

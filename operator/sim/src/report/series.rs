@@ -90,9 +90,16 @@ impl Series {
 }
 
 fn expected(points: &[&[Bucket]]) -> Option<[Vec<Option<f64>>; 3]> {
-    let any = points.iter().any(|point| point.iter().any(|bucket| bucket.expected.is_some()));
+    let any = points
+        .iter()
+        .any(|point| point.iter().any(|bucket| bucket.expected.is_some()));
     let quantile = |index: usize| {
-        let of = |point: &&[Bucket]| point.iter().find_map(|bucket| bucket.expected).map(|band| short(band[index]));
+        let of = |point: &&[Bucket]| {
+            point
+                .iter()
+                .find_map(|bucket| bucket.expected)
+                .map(|band| short(band[index]))
+        };
         points.iter().map(of).collect()
     };
     any.then(|| [quantile(0), quantile(1), quantile(2)])
@@ -128,7 +135,13 @@ fn thin(decisions: &[Decided], most: usize) -> Vec<&Decided> {
     let about_money = |decided: &&Decided| decided.what.contains("lease");
     let money = decisions.iter().filter(about_money).count();
     let others = decisions.len() - money;
-    let every = |count: usize, room: usize| if room == 0 { usize::MAX } else { count.div_ceil(room).max(1) };
+    let every = |count: usize, room: usize| {
+        if room == 0 {
+            usize::MAX
+        } else {
+            count.div_ceil(room).max(1)
+        }
+    };
     let (every_money, every_other) = (every(money, most), every(others, most.saturating_sub(money)));
     let (mut seen_money, mut seen_others) = (0, 0);
     decisions
@@ -169,8 +182,17 @@ mod tests {
 
     #[test]
     fn numbers_keep_four_figures() {
-        for (value, expected) in [(0.0, 0.0), (1.234_56, 1.235), (12_345.6, 12_350.0), (0.000_123_456, 0.000_123)] {
-            assert!((short(value) - expected).abs() < 1e-12, "{value} became {}", short(value));
+        for (value, expected) in [
+            (0.0, 0.0),
+            (1.234_56, 1.235),
+            (12_345.6, 12_350.0),
+            (0.000_123_456, 0.000_123),
+        ] {
+            assert!(
+                (short(value) - expected).abs() < 1e-12,
+                "{value} became {}",
+                short(value)
+            );
         }
     }
 
@@ -178,13 +200,21 @@ mod tests {
     fn decisions_about_money_are_the_last_to_be_left_out() {
         let decided = |index: usize| Decided {
             t_ms: i64::try_from(index).unwrap_or(0),
-            what: if index % 10 == 0 { "lease 1 hosted" } else { "start 1 hosted" }.to_owned(),
+            what: if index % 10 == 0 {
+                "lease 1 hosted"
+            } else {
+                "start 1 hosted"
+            }
+            .to_owned(),
             why: String::new(),
         };
         let all: Vec<Decided> = (0..1_000).map(decided).collect();
         let kept = thin(&all, 200);
         assert!(kept.len() <= 200, "{}", kept.len());
-        assert_eq!(kept.iter().filter(|decided| decided.what.contains("lease")).count(), 100);
+        assert_eq!(
+            kept.iter().filter(|decided| decided.what.contains("lease")).count(),
+            100
+        );
         assert!(kept.is_sorted_by_key(|decided| decided.t_ms));
         assert_eq!(thin(&all, 5_000).len(), 1_000);
     }

@@ -100,7 +100,10 @@ impl Report<'_> {
             let outcome = &played.run.outcome;
             let mut row = vec![
                 played.run.policy.clone(),
-                played.knob.as_ref().map_or_else(|| "–".to_owned(), |_| knob(played.run.knob)),
+                played
+                    .knob
+                    .as_ref()
+                    .map_or_else(|| "–".to_owned(), |_| knob(played.run.knob)),
             ];
             for score in &outcome.objectives {
                 row.extend([

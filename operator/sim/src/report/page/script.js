@@ -251,7 +251,7 @@ function compare() {
   const names = D.policies.map(p => p.policy.replace(/\+leases$/, ''));
   const colorOf = run => policyColor(names.indexOf(run.policy.replace(/\+leases$/, '')));
   const [el, chart] = panel('Cost and attainment', names.map((name, i) => key(policyColor(i), name)).join('') + key('var(--ink)', 'Pareto front', 'x'),
-    'Every run of every sweep: filled ones keep paid leases serving, hollow ones do not. Right of the line all objectives hold; lower is cheaper.');
+    'Every run of every sweep: filled ones keep paid leases serving, hollow ones do not. Right of the line all objectives hold; lower is cheaper, and what is far costlier lies on the upper edge.');
   host.append(el);
   const W = Math.max(280, chart.clientWidth), H = 330, L = 56, R = 14, T = 12, B = 36;
   const costs = D.runs.map(r => r.cost), attaining = D.runs.filter(r => r.margin >= 0).map(r => r.cost);
@@ -297,7 +297,7 @@ function head() {
   if (p.compared) {
     const others = attaining.filter(o => o !== D.policies[p.i]).map(o => o.compared.cost), next = Math.min(...others);
     if (!p.attains) card('to the cheapest that attains', 'misses', 'an objective does not hold', 'bad');
-    else if (p.compared.ratioToBest === 1 && isFinite(next)) card('to the next best', num(p.compared.cost / next), `the next costs ${money(next)} ${D.currency}`, 'good');
+    else if (p.compared.ratioToBest === 1 && isFinite(next)) card('to the next best', `× ${num(p.compared.cost / next)}`, `the next costs ${money(next)} ${D.currency}`, 'good');
     else if (p.compared.ratioToBest != null) card('to the cheapest that attains', `× ${num(p.compared.ratioToBest)}`, '');
   }
   p.objectives.forEach((o, i) => card(D.objectives[i].name + ' attained', pct(o.attainment), `of ${pct(o.percentile)} wanted; worst hour ${pct(o.worstHour)}${o.worstWindow != null ? `, worst window ${pct(o.worstWindow)}` : ''}`, o.attainment >= o.percentile ? 'good' : 'bad'));

@@ -41,7 +41,7 @@ pub(crate) struct Flags {
     /// May be given several times; of several documents for one object the last counts. Other kinds are ignored.
     #[arg(long, value_name = "DIR", required_unless_present = "snapshot")]
     manifests: Vec<PathBuf>,
-    /// Requests: a CSV file, gzipped or not, with the header arrival_ms,prompt_tokens,output_tokens, sorted by arrival.
+    /// Requests: a CSV file, gzipped or not, with the header `arrival_ms,prompt_tokens,output_tokens`, sorted by arrival.
     #[arg(long, value_name = "FILE", required_unless_present = "snapshot")]
     trace: Option<PathBuf>,
     /// The pool, if the manifests have several.

@@ -115,7 +115,8 @@ fn list(left_out: &[LeftOut]) -> String {
     if left_out.is_empty() {
         return ": the manifests have no server group at a known site".to_owned();
     }
-    left_out.iter().map(|left| format!("\n  {left}")).collect()
+    let lines: Vec<String> = left_out.iter().map(ToString::to_string).collect();
+    format!("\n  {}", lines.join("\n  "))
 }
 
 impl Setting {

@@ -31,7 +31,7 @@ pub(crate) fn names() -> Vec<&'static str> {
 /// The policies that `text` names, such as `all`, `hpa,wva` or `hpa+leases=2.5`.
 pub(crate) fn parse(text: &str) -> Result<Vec<Contender>, String> {
     if text == "all" {
-        return Ok(BASELINES.iter().map(|baseline| plain(baseline)).collect());
+        return Ok(BASELINES.iter().map(plain).collect());
     }
     text.split(',').map(|name| one(name.trim())).collect()
 }

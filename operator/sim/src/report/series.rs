@@ -200,7 +200,7 @@ mod tests {
     fn decisions_about_money_are_the_last_to_be_left_out() {
         let decided = |index: usize| Decided {
             t_ms: i64::try_from(index).unwrap_or(0),
-            what: if index % 10 == 0 {
+            what: if index.is_multiple_of(10) {
                 "lease 1 hosted"
             } else {
                 "start 1 hosted"

@@ -16,6 +16,7 @@
 //! # Guarantees
 //! Pure arithmetic with a fixed number of iterations: the same input gives the same bits.
 
+pub mod calibration;
 pub mod curve;
 mod mix;
 mod percentiles;
@@ -32,6 +33,7 @@ use crate::performance::Performance;
 use crate::snapshot::{Discipline, LengthMix, Metric, Objective};
 use crate::units::{Fraction, Rate};
 
+pub use calibration::{Calibration, Calibrations, Trust};
 pub use curve::{Curve, Curves, Effort, Traffic};
 pub use percentiles::Percentiles;
 

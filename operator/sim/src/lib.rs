@@ -7,6 +7,7 @@
 //! | [`trace`] | request traces: who arrives when, with how many tokens |
 //! | [`world`] | requests, machines and time; the policy decides at every tick |
 //! | [`policy`] | the peers' rules, and how they buy machines |
+//! | [`steady`] | a fixed set of servers under steady traffic |
 //! | [`sweep`] | many runs of one scenario: fronts, and the cheapest that attains |
 //! | [`machines`] | leased, booting, loading, serving, draining, given back |
 //! | [`Scrapes`] | what a gateway's metrics say, one tick late |
@@ -21,6 +22,7 @@ mod random;
 pub mod schedule;
 pub mod score;
 mod scrape;
+pub mod steady;
 pub mod sweep;
 pub mod timeline;
 pub mod trace;

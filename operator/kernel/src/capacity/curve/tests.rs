@@ -4,6 +4,7 @@ use super::*;
 use crate::capacity::tests::{m2_ultra, m4_pro, objectives};
 use crate::capacity::{Servers, published, simulation};
 use crate::performance::Performance;
+use crate::snapshot::{Discipline, LengthMix};
 use Discipline::{LeastWork, Weighted};
 
 const BRIEF: Effort = Effort { requests: 4_000 };

@@ -372,6 +372,8 @@ const MISSES: &str = "\
 ## Where 10 % is missed
 
 All figures of the table that the curve misses by more than 10 %. Most are *cliffs*: percentiles at which the
-distribution is nearly flat, such as the ITL of coding, where half of the requests decode undisturbed and the other half wait for whole
-chunks, or the TTFT of chat at the load where just a twentieth of the requests has to wait for a slot. There a percentile jumps while
-the share of requests hardly moves: the last column is what attainment, and with it every decision, is off by.";
+distribution is nearly flat, or jumps, such as the ITL of coding, where half of the requests decode undisturbed and the other half wait for whole
+chunks; the TTFT of chat at the load where just a twentieth of the requests has to wait for a slot; or a median that falls between two
+of the mix's sixteen lengths of prompts. There a percentile jumps while the share of requests hardly moves: the last column is what
+attainment, and with it every decision, is off by. Most of the others are percentiles that few requests of the curve's simulation reach; more
+requests per curve make them smaller. The random numbers are the same for all machines, so that a miss occurs at several at once.";

@@ -40,7 +40,8 @@ pub const HORIZON_S: f64 = 900.0;
 /// How much work a curve is worth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Effort {
-    /// Requests that are simulated, all loads together; about a microsecond each.
+    /// Requests that are simulated, all loads together; about a microsecond each. Sets of fewer than four servers take up to
+    /// four times as many.
     pub requests: u32,
 }
 

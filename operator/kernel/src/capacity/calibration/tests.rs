@@ -28,7 +28,7 @@ fn slowed(performance: &Performance, percent: u64) -> Performance {
 
 fn curve(performance: &Performance, count: u32, discipline: Discipline) -> Arc<Curve> {
     let traffic = Traffic::new(LengthMix::assumed(), discipline, &objectives(12_000, 250));
-    Curves::new(Effort { requests: 6_000 }, 4).curve(&[Servers { performance, count }], &traffic)
+    Curves::new(Effort { requests: 5_000 }, 4).curve(&[Servers { performance, count }], &traffic)
 }
 
 fn figure(at: Timestamp, rate: Rate, metric: Metric, percentile: f64, of: &Curve) -> Observed {
@@ -78,7 +78,7 @@ fn a_machine_somewhat_slower_or_faster_than_declared_is_found_out_at_any_load() 
 
 #[test]
 fn without_enough_recent_samples_the_model_neither_refuses_nor_removes() {
-    let believed = curve(&m2_ultra(), 2, Discipline::LeastWork);
+    let believed = curve(&m2_ultra(), 4, Discipline::LeastWork);
     let rate = Rate::per_second(0.5);
     let mut calibration = Calibration::default();
     assert_eq!(calibration.trust(minute(0)), Trust::TooFewSamples);
@@ -101,7 +101,7 @@ fn without_enough_recent_samples_the_model_neither_refuses_nor_removes() {
 
 #[test]
 fn few_requests_and_impossible_values_are_no_samples() {
-    let believed = curve(&m2_ultra(), 2, Discipline::LeastWork);
+    let believed = curve(&m2_ultra(), 4, Discipline::LeastWork);
     let good = figure(
         minute(0),
         Rate::per_second(0.5),
@@ -143,7 +143,7 @@ fn few_requests_and_impossible_values_are_no_samples() {
 
 #[test]
 fn a_few_wild_samples_do_not_move_the_median() {
-    let believed = curve(&m2_ultra(), 2, Discipline::LeastWork);
+    let believed = curve(&m2_ultra(), 4, Discipline::LeastWork);
     let mut calibration = Calibration::default();
     for minutes in 0..30 {
         let mut seen = figure(
@@ -167,6 +167,9 @@ fn a_few_wild_samples_do_not_move_the_median() {
 /// Passes of a planner that knows nothing but a model and its calibration, until it has settled: how many servers it ends with,
 /// the most it ever had, and the fewest once it had enough.
 fn settle(declared: &Performance, real: &Performance, demand: f64) -> (u32, u32, u32) {
+    let mut curves = Curves::new(Effort { requests: 3_000 }, 100);
+    let traffic = Traffic::new(LengthMix::assumed(), Discipline::LeastWork, &objectives(12_000, 250));
+    let mut curve = |performance, count, _| curves.curve(&[Servers { performance, count }], &traffic);
     let (mut serving, mut peak, mut least) = (1_u32, 1, u32::MAX);
     let mut calibration = Calibration::default();
     let each = curve(declared, 1, Discipline::LeastWork).saturation();
@@ -298,7 +301,7 @@ fn random_routing_that_is_declared_as_least_work_is_found_out_and_a_slow_machine
 
 #[test]
 fn calibrations_are_bounded_and_the_same_after_they_were_written_and_read() {
-    let believed = curve(&m2_ultra(), 2, Discipline::LeastWork);
+    let believed = curve(&m2_ultra(), 4, Discipline::LeastWork);
     let machine = |cores| MachineKey {
         chip: "M2 Ultra".to_owned(),
         gpu_cores: cores,

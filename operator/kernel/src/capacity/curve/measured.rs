@@ -8,20 +8,18 @@ use crate::engine::StepTimes;
 use crate::snapshot::{LengthMix, Metric};
 
 /// Loads that are measured: rates over saturation.
-const LOADS: [f64; 14] = [
+const LOADS: [f64; 12] = [
     0.15,
     0.3,
     0.45,
-    0.57,
-    0.66,
-    0.73,
-    0.78,
+    0.58,
+    0.68,
+    0.76,
     0.82,
-    0.855,
-    0.885,
-    0.91,
-    0.935,
-    0.955,
+    0.87,
+    0.905,
+    0.93,
+    0.95,
     HIGHEST_LOAD,
 ];
 
@@ -31,6 +29,10 @@ const POLE: f64 = 1.03;
 
 /// No more servers than this are simulated: the gains of pooling are had by then. Larger sets are scaled down.
 const MOST_SIMULATED: u32 = 32;
+
+/// With fewer servers than this, more requests are simulated. One server gets this many times as many: it has the longest
+/// memory, and every set whose servers are met at random is made of it.
+const FEW: f64 = 4.0;
 
 /// A latency beyond every objective, in ms.
 const NEVER_MS: f64 = 1e12;
@@ -66,11 +68,12 @@ impl Measured {
             .sum();
         let work = work(&simulated, mix);
         let mut points = vec![idle(&servers[0], mix)];
-        // Waits near saturation vary most: they get most of the effort.
+        // Waits near saturation vary most, and those at few servers: they get most of the effort.
+        let few = (FEW / servers.len() as f64).max(1.0);
         let shares: f64 = LOADS.iter().map(|load| share(*load)).sum();
         for (index, load) in LOADS.into_iter().enumerate() {
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "at most a u32")]
-            let requests = (f64::from(effort.requests) * share(load) / shares) as usize;
+            let requests = (f64::from(effort.requests) * few * share(load) / shares) as usize;
             // Whole rounds of the classes.
             let rounds = (requests / mix.classes.len().max(1)).max(1);
             let stream = Stream::typical(&work, load, rounds * mix.classes.len(), index as u64 + 1);
@@ -191,7 +194,7 @@ impl Measured {
 
 /// Effort at a load, relative to others.
 fn share(load: f64) -> f64 {
-    1.0 + 3.0 * load * load
+    1.0 + 1.5 * load * load
 }
 
 /// A set of at most [`MOST_SIMULATED`] servers in about the same proportions.

@@ -12,9 +12,11 @@
 //! | [`performance`] | a machine's step times for one model: from the catalogue or measured |
 //! | [`engine`] | the reference engine, one iteration at a time |
 //! | [`capacity`] | what servers sustain for a pool's traffic while every objective holds |
+//! | [`forecast`] | what will arrive, as quantiles, from what arrived |
 //! | [`feasibility`] | which pool may run where: trust, residency, permitted use, memory, objectives |
 //! | [`snapshot`] | everything that one pass has seen |
 //! | [`planning`] | from a snapshot to a plan |
+//! | [`strategy`] | which servers to lease, wake and give back over the next 36 hours |
 //! | [`plan`] | what a pass wants done, with the reason for each thing |
 //! | [`lifecycle`] | the states of servers and replicas, and the steps of a drain |
 //! | [`calendar`] | recurring windows of wall-clock time |
@@ -27,6 +29,7 @@ pub mod engine;
 pub mod feasibility;
 #[doc(hidden)]
 pub mod fixture;
+pub mod forecast;
 pub mod lifecycle;
 pub mod names;
 pub mod performance;
@@ -34,5 +37,6 @@ pub mod plan;
 pub mod planning;
 pub mod reason;
 pub mod snapshot;
+pub mod strategy;
 pub mod time;
 pub mod units;

@@ -8,6 +8,8 @@
 //! Each has one knob that trades cost for latency, and two variants: *plain*, which gives a machine back as soon as the rule
 //! wants fewer and pays out its minimum lease, and *lease-aware*, which keeps a leased machine serving until its paid term
 //! ends, because it costs nothing more. None of the peers does the latter; without it they would pay a day for every flap.
+//!
+//! All but the static one never go below the machines that have no hourly price, as their users would set `minReplicas`.
 
 mod actuator;
 mod autoscaler;
@@ -45,7 +47,7 @@ pub struct Baseline {
     pub published: fn(&Scenario) -> f64,
     /// Values of the knob to sweep, in ascending order.
     knobs: fn(&Scenario) -> Vec<f64>,
-    /// The knob only takes whole numbers.
+    /// The knob is a fixed number of servers: whole, and never given back.
     pub whole: bool,
     rule: fn(&Scenario, f64) -> Box<dyn Rule>,
 }
@@ -56,7 +58,7 @@ pub const BASELINES: [Baseline; 6] = [
         name: "hpa",
         knob: "requests in flight per replica",
         published: |_| 4.0,
-        knobs: |_| geometric(0.5, 16.0, 11),
+        knobs: |_| geometric(1.0, 32.0, 11),
         whole: false,
         rule: |_, knob| Box::new(hpa::Hpa::new(knob)),
     },
@@ -64,7 +66,7 @@ pub const BASELINES: [Baseline; 6] = [
         name: "keda-slo",
         knob: "scale of the objectives' thresholds",
         published: |_| 1.0,
-        knobs: |_| geometric(0.1, 2.0, 11),
+        knobs: |_| geometric(0.2, 4.0, 11),
         whole: false,
         rule: |scenario, knob| Box::new(keda_slo::KedaSlo::new(&scenario.objectives, knob)),
     },
@@ -95,8 +97,8 @@ pub const BASELINES: [Baseline; 6] = [
     Baseline {
         name: "static-peak",
         knob: "servers",
-        published: |scenario| f64::from(static_peak::all(scenario)),
-        knobs: |scenario| (1..=static_peak::all(scenario)).map(f64::from).collect(),
+        published: |scenario| f64::from(need::most(&scenario.groups)),
+        knobs: |scenario| (1..=need::most(&scenario.groups)).map(f64::from).collect(),
         whole: true,
         rule: |_, knob| Box::new(static_peak::StaticPeak::new(knob)),
     },
@@ -116,6 +118,11 @@ impl Baseline {
     /// Values of the knob to sweep, in ascending order; [`crate::sweep`] looks between them where it matters.
     pub fn knobs(&self, scenario: &Scenario) -> Vec<f64> {
         (self.knobs)(scenario)
+    }
+
+    /// The variants that differ, as `lease_aware`: a rule that never gives anything back has only one.
+    pub fn variants(&self) -> &'static [bool] {
+        if self.whole { &[false] } else { &[false, true] }
     }
 
     /// The policy, with its knob at `knob`.

@@ -7,6 +7,7 @@
 //! | [`trace`] | request traces: who arrives when, with how many tokens |
 //! | [`world`] | requests, machines and time; the policy decides at every tick |
 //! | [`policy`] | the peers' rules, and how they buy machines |
+//! | [`steady`] | a fixed set of servers under steady traffic |
 //! | [`sweep`] | many runs of one scenario: fronts, and the cheapest that attains |
 //! | [`setting`] | from declared objects to what is simulated |
 //! | [`machines`] | leased, booting, loading, serving, draining, given back |
@@ -25,6 +26,7 @@ pub mod schedule;
 pub mod score;
 mod scrape;
 pub mod setting;
+pub mod steady;
 pub mod sweep;
 pub mod timeline;
 pub mod trace;

@@ -215,6 +215,7 @@ pub(crate) fn run(flags: &Flags) -> anyhow::Result<()> {
         scenario: &setting.scenario,
         trace: &requests,
         goal,
+        pool: &setting.pool,
         timelines: html.is_some(),
     };
     let (played, runs) = stage.play(contenders, schedule.as_mut());
@@ -224,6 +225,7 @@ pub(crate) fn run(flags: &Flags) -> anyhow::Result<()> {
             .with_context(|| format!("writing {}", path.display()))?;
     }
 
+    let bound = played.iter().find_map(|played| played.figures.bound);
     let report = Report {
         trace: facts(file, flags, &part, &requests),
         lengths: &lengths,
@@ -236,7 +238,7 @@ pub(crate) fn run(flags: &Flags) -> anyhow::Result<()> {
         goal,
         played,
         runs,
-        bound: None,
+        bound,
     };
     let results = serde_json::to_string_pretty(&report.results()).context("writing the results as JSON")? + "\n";
     if let Some((file, path)) = json.zip(flags.json.as_ref()) {

@@ -48,7 +48,7 @@ pub use course::Leg;
 pub use solve::{Effort, solve};
 
 /// One problem: a horizon, servers and demand.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Problem {
     /// Where slots begin and end: ascending, the first is 0. One more than there are slots.
     pub boundaries_s: Vec<f64>,

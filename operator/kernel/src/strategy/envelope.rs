@@ -109,6 +109,8 @@ pub struct Consumer<'a> {
     pub survive: Survive,
     /// What a request over its objective costs.
     pub miss_penalty: f64,
+    /// The share of an error budget that is planned to be spent; see [`SPEND`].
+    pub spend: f64,
     /// Arrivals per second over the last two minutes, if known.
     pub recent: Option<Rate>,
     /// What is known of its past.
@@ -307,13 +309,12 @@ impl Known {
             &slots,
             pool.events,
         );
-        let arrivals = match &forecast {
-            Some(forecast) => arrivals(forecast, pool.recent, most_seen(&pool.past.history)),
+        let arrivals = if let Some(forecast) = &forecast {
+            arrivals(forecast, pool.recent, most_seen(&pool.past.history))
+        } else {
             // Nothing was ever measured: what is seen right now is all there is to go by.
-            None => {
-                let rate = pool.recent.unwrap_or(Rate::ZERO).as_per_second();
-                vec![vec![(1.0, rate)]; horizon.slots()]
-            }
+            let rate = pool.recent.unwrap_or(Rate::ZERO).as_per_second();
+            vec![vec![(1.0, rate)]; horizon.slots()]
         };
         Self {
             capacity,
@@ -347,7 +348,7 @@ impl Known {
                 };
                 Window {
                     slots: slots.clone(),
-                    budget: horizon.budget(index, requests, carried, SPEND),
+                    budget: horizon.budget(index, requests, carried, pool.spend),
                 }
             })
             .collect();

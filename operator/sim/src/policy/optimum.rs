@@ -41,9 +41,9 @@ struct Planned {
 }
 
 impl Optimum {
-    /// Plans `trace`, spending `share` of every window's error budget.
-    pub fn new(scenario: &Scenario, trace: &[Arrival], share: f64, effort: Effort) -> Option<Self> {
-        let problem = problem(scenario, trace, share)?;
+    /// Plans `trace`, which does nothing if it is empty, spending `share` of every window's error budget.
+    pub fn new(scenario: &Scenario, trace: &[Arrival], share: f64, effort: Effort) -> Self {
+        let problem = problem(scenario, trace, share).unwrap_or_default();
         let plan = solve(&problem, None, effort);
         let units = plan
             .courses
@@ -56,23 +56,17 @@ impl Optimum {
                 class.iter().map(planned).collect()
             })
             .collect();
-        Some(Self {
+        Self {
             plan,
             start_ms: scenario.start_ms,
             end_s: problem.boundaries_s.last().copied().unwrap_or(0.0),
             units,
-        })
-    }
-
-    /// No schedule costs less, if curves predict burn exactly.
-    pub fn bound(&self) -> f64 {
-        self.plan.bound
+        }
     }
 }
 
 fn problem(scenario: &Scenario, trace: &[Arrival], share: f64) -> Option<Problem> {
     let end_ms = i64::try_from(trace.last()?.arrival_ms).ok()?;
-    let seconds = |ms: i64| ms as f64 / 1_000.0;
     let mut boundaries_ms = vec![scenario.start_ms];
     while *boundaries_ms.last()? <= end_ms {
         // Slots begin at multiples of their length, so that no window ends inside one.
@@ -93,26 +87,7 @@ fn problem(scenario: &Scenario, trace: &[Arrival], share: f64) -> Option<Problem
                 .collect()
         })
         .collect();
-    let window = scenario.objectives.iter().map(|objective| objective.window).min()?;
-    let window_ms = i64::try_from(window.as_millis()).ok()?.max(SLOT_MS);
-    let mut windows: Vec<Window> = Vec::new();
-    let mut number = None;
-    for (slot, pair) in boundaries_ms.windows(2).enumerate() {
-        let length = seconds(pair[1] - pair[0]);
-        let requests: f64 = arrivals[slot].iter().map(|(weight, rate)| weight * rate * length).sum();
-        let this = pair[0].div_euclid(window_ms);
-        match windows.last_mut() {
-            Some(last) if number == Some(this) => {
-                last.slots.end = slot + 1;
-                last.budget += requests * share;
-            }
-            _ => windows.push(Window {
-                slots: slot..slot + 1,
-                budget: requests * share,
-            }),
-        }
-        number = Some(this);
-    }
+    let windows = windows(scenario, &boundaries_ms, &arrivals, share)?;
     let performance: Vec<Performance> = scenario
         .groups
         .iter()
@@ -138,7 +113,55 @@ fn problem(scenario: &Scenario, trace: &[Arrival], share: f64) -> Option<Problem
         .collect();
     let mut curves = Curves::new(curve::Effort::QUICK, 64);
     let (capacity, burn) = burn_table(&all, &mix, scenario.discipline, &scenario.objectives, &mut curves)?;
-    let classes = scenario
+    Some(Problem {
+        boundaries_s: boundaries_ms
+            .iter()
+            .map(|at_ms| seconds(at_ms - scenario.start_ms))
+            .collect(),
+        classes: classes(scenario, capacity),
+        pools: vec![Demand {
+            arrivals,
+            burn,
+            windows,
+            miss_value: 0.0,
+            survive: Survive::None,
+            allowance: None,
+        }],
+    })
+}
+
+/// The windows of the objectives, each with `share` of the burn that it allows.
+fn windows(
+    scenario: &Scenario,
+    boundaries_ms: &[i64],
+    arrivals: &[Vec<(f64, f64)>],
+    share: f64,
+) -> Option<Vec<Window>> {
+    let window = scenario.objectives.iter().map(|objective| objective.window).min()?;
+    let window_ms = i64::try_from(window.as_millis()).ok()?.max(SLOT_MS);
+    let mut windows: Vec<Window> = Vec::new();
+    let mut number = None;
+    for (slot, pair) in boundaries_ms.windows(2).enumerate() {
+        let length = seconds(pair[1] - pair[0]);
+        let requests: f64 = arrivals[slot].iter().map(|(weight, rate)| weight * rate * length).sum();
+        let this = pair[0].div_euclid(window_ms);
+        match windows.last_mut() {
+            Some(last) if number == Some(this) => {
+                last.slots.end = slot + 1;
+                last.budget += requests * share;
+            }
+            _ => windows.push(Window {
+                slots: slot..slot + 1,
+                budget: requests * share,
+            }),
+        }
+        number = Some(this);
+    }
+    Some(windows)
+}
+
+fn classes(scenario: &Scenario, capacity: Vec<f64>) -> Vec<Class> {
+    scenario
         .groups
         .iter()
         .zip(capacity)
@@ -162,22 +185,11 @@ fn problem(scenario: &Scenario, trace: &[Arrival], share: f64) -> Option<Problem
                 group.max as usize
             ],
         })
-        .collect();
-    Some(Problem {
-        boundaries_s: boundaries_ms
-            .iter()
-            .map(|at_ms| seconds(at_ms - scenario.start_ms))
-            .collect(),
-        classes,
-        pools: vec![Demand {
-            arrivals,
-            burn,
-            windows,
-            miss_value: 0.0,
-            survive: Survive::None,
-            allowance: None,
-        }],
-    })
+        .collect()
+}
+
+fn seconds(ms: i64) -> f64 {
+    ms as f64 / 1_000.0
 }
 
 /// Requests/s per bucket from the start of the trace.
@@ -254,6 +266,7 @@ impl Policy for Optimum {
         Figures {
             gap_median: Some(self.plan.gap()),
             gap_max: Some(self.plan.gap()),
+            bound: Some(self.plan.bound),
             ..Figures::default()
         }
     }

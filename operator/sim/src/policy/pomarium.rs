@@ -8,9 +8,9 @@ use std::time::Instant;
 use pomarium_kernel::capacity::curve::{self, Curves};
 use pomarium_kernel::forecast::Counts;
 use pomarium_kernel::performance::Performance;
-use pomarium_kernel::snapshot::{Discipline, LengthMix, Objective, Survive};
+use pomarium_kernel::snapshot::{Discipline, LengthMix, Objective, Pool, Survive};
 use pomarium_kernel::strategy::Effort;
-use pomarium_kernel::strategy::envelope::{Consumer, Envelope, Held, Situation, Supply, plan};
+use pomarium_kernel::strategy::envelope::{Consumer, Envelope, Held, SPEND, Situation, Supply, plan};
 use pomarium_kernel::strategy::past::Past;
 use pomarium_kernel::time::{Span, Timestamp};
 use pomarium_kernel::units::Rate;
@@ -51,6 +51,7 @@ pub struct Pomarium {
     discipline: Discipline,
     survive: Survive,
     miss_penalty: f64,
+    spend: f64,
     performance: Vec<Performance>,
     curves: Curves,
     mix: LengthMix,
@@ -73,19 +74,20 @@ pub struct Pomarium {
 }
 
 impl Pomarium {
-    /// For one pool of `scenario`.
-    pub fn new(scenario: &Scenario, survive: Survive, miss_penalty: f64, ablation: Ablation) -> Self {
+    /// For `pool`, the one that `scenario` is about.
+    pub fn new(name: &str, scenario: &Scenario, pool: &Pool, ablation: Ablation) -> Self {
         let performance = |group: &GroupModel| Performance {
             times: group.times,
             load_time: Span::from_millis(group.load_ms),
             source: String::new(),
         };
         Self {
-            name: "pomarium".to_owned(),
+            name: name.to_owned(),
             objectives: scenario.objectives.clone(),
             discipline: scenario.discipline,
-            survive,
-            miss_penalty,
+            survive: pool.placement.survive_loss_of,
+            miss_penalty: pool.miss_penalty.as_f64(),
+            spend: SPEND,
             performance: scenario.groups.iter().map(performance).collect(),
             curves: Curves::new(curve::Effort::QUICK, CURVES),
             mix: LengthMix::assumed().within_context(scenario.context_tokens),
@@ -104,6 +106,13 @@ impl Pomarium {
             gaps: Vec::new(),
             covered: (0, 0),
         }
+    }
+
+    /// The same, planning to spend this share of every error budget.
+    #[must_use]
+    pub fn spending(mut self, share: f64) -> Self {
+        self.spend = share;
+        self
     }
 
     /// Takes in what the metrics say.
@@ -193,6 +202,11 @@ impl Pomarium {
         let supplies = (0..view.groups.len())
             .map(|group| self.supply(view, group, &machines[group]))
             .collect();
+        let blind = Past {
+            ledger: self.past.ledger.clone(),
+            prices: self.past.prices.clone(),
+            ..Past::default()
+        };
         let situation = Situation {
             now: at(view.now_ms),
             supplies,
@@ -203,8 +217,9 @@ impl Pomarium {
                 objectives: &self.objectives,
                 survive: self.survive,
                 miss_penalty: self.miss_penalty,
+                spend: self.spend,
                 recent: view.scrapes.window(120.0).map(|window| Rate::per_second(window.rate)),
-                past: &self.past,
+                past: if self.ablation.forecast { &blind } else { &self.past },
                 events: &[],
             }],
         };

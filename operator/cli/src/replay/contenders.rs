@@ -31,9 +31,27 @@ pub(crate) enum Kind {
 
 /// Pomarium, and what it is without one of its ingredients.
 const POMARIUM: [(&str, Ablation); 3] = [
-    ("pomarium", Ablation { forecast: false, leases: false }),
-    ("pomarium-without-forecast", Ablation { forecast: true, leases: false }),
-    ("pomarium-without-leases", Ablation { forecast: false, leases: true }),
+    (
+        "pomarium",
+        Ablation {
+            forecast: false,
+            leases: false,
+        },
+    ),
+    (
+        "pomarium-without-forecast",
+        Ablation {
+            forecast: true,
+            leases: false,
+        },
+    ),
+    (
+        "pomarium-without-leases",
+        Ablation {
+            forecast: false,
+            leases: true,
+        },
+    ),
 ];
 
 const OPTIMUM: &str = "optimum";
@@ -90,7 +108,10 @@ pub(crate) fn parse(text: &str) -> Result<Vec<Contender>, String> {
     if text == "all" {
         let ours = bare(Kind::Pomarium(Ablation::default()));
         let peers = BASELINES.iter().map(|baseline| bare(Kind::Peer(baseline)));
-        return Ok(std::iter::once(ours).chain(peers).chain([bare(Kind::Optimum)]).collect());
+        return Ok(std::iter::once(ours)
+            .chain(peers)
+            .chain([bare(Kind::Optimum)])
+            .collect());
     }
     text.split(',').map(|name| one(name.trim())).collect()
 }

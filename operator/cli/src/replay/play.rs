@@ -43,9 +43,7 @@ impl Stage<'_> {
     /// line. The second result is every run of every sweep.
     pub(super) fn play(&self, contenders: &[Contender], schedule: Option<&mut Schedule>) -> (Vec<Played>, Vec<Run>) {
         if let [contender] = contenders {
-            let knob = contender
-                .knob
-                .unwrap_or_else(|| contender.published(self.scenario));
+            let knob = contender.knob.unwrap_or_else(|| contender.published(self.scenario));
             let lease_aware = contender.lease_aware.unwrap_or(false);
             return (vec![self.once(contender, lease_aware, knob, schedule)], Vec::new());
         }
@@ -109,7 +107,11 @@ impl Stage<'_> {
             progress: &told,
         };
         let runs = match contender.kind {
-            Kind::Peer(baseline) => bench.cheapest_attaining(baseline, contender.lease_aware, self.goal).runs,
+            Kind::Peer(baseline) => {
+                bench
+                    .cheapest_attaining(baseline, contender.lease_aware, self.goal)
+                    .runs
+            }
             // Nobody tunes it: it is told the objectives, not the answer.
             Kind::Pomarium(_) => {
                 let knob = contender.published(self.scenario);
@@ -128,11 +130,15 @@ impl Stage<'_> {
         let mut runs: Vec<Run> = OPTIMUM_KNOBS.into_iter().map(run).collect();
         for _ in 0..OPTIMUM_BISECTIONS {
             let knobs = |attains: bool| {
-                let those = runs.iter().filter(move |run| run.outcome.attains(self.goal.over) == attains);
+                let those = runs
+                    .iter()
+                    .filter(move |run| run.outcome.attains(self.goal.over) == attains);
                 those.map(|run| run.knob)
             };
             let highest = knobs(true).fold(0.0, f64::max);
-            let above = knobs(false).filter(|knob| *knob > highest).fold(f64::INFINITY, f64::min);
+            let above = knobs(false)
+                .filter(|knob| *knob > highest)
+                .fold(f64::INFINITY, f64::min);
             if highest <= 0.0 || !above.is_finite() {
                 break;
             }

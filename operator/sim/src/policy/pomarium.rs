@@ -32,6 +32,8 @@ const CURVES: usize = 256;
 const CLASSES: usize = 64;
 /// Lengths are looked at so often.
 const MIX_MS: i64 = 1_800_000;
+/// Lengths that differ by less are not worth new curves.
+const MIX_TOLERANCE: f64 = 0.1;
 /// Fewer requests say too little about lengths.
 const LEAST_LENGTHS: usize = 200;
 
@@ -190,7 +192,7 @@ impl Pomarium {
             && lengths.len() >= LEAST_LENGTHS
             && let Some(mix) = LengthMix::from_samples(lengths, CLASSES)
         {
-            self.mix = mix;
+            self.mix = mix.settled(Some(&self.mix), MIX_TOLERANCE);
             self.mix_at_ms = Some(view.now_ms);
         }
         let machines: Vec<Vec<usize>> = (0..view.groups.len())
@@ -341,6 +343,7 @@ impl Policy for Pomarium {
             forecast_coverage: (self.covered.1 > 0).then(|| self.covered.0 as f64 / self.covered.1 as f64),
             gap_median: at(&gaps, 50),
             gap_max: gaps.last().copied(),
+            bound: None,
             plan_ms_p50: at(&times, 50),
             plan_ms_p99: at(&times, 99),
         }

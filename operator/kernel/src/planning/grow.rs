@@ -52,7 +52,7 @@ fn floor(
         // and the place of a replica that is replaced is filled again.
         let less_would_do = need
             .rate()
-            .is_some_and(|rate| model.lack(keepers, rate, SHRINK_UTILIZATION).is_none());
+            .is_some_and(|rate| !model.unfathomed(keepers) && model.lack(keepers, rate, SHRINK_UTILIZATION).is_none());
         let message = format!("{decided} replicas were decided and are still wanted");
         return (if less_would_do { 0 } else { decided }, Reason::DemandGrew, message);
     };

@@ -123,10 +123,17 @@ impl<'a> Model<'a> {
         }
     }
 
-    /// Whether `counts` carry `rate` at `utilization`. Nothing at all is always carried.
+    /// Whether there are replicas among `counts` whose figures nobody knows: the spec of their group is broken, say.
+    pub(crate) fn unfathomed(&self, counts: &Counts) -> bool {
+        let known = |group: &GroupName| self.options.choices.contains_key(group);
+        counts.iter().any(|(group, count)| *count > 0 && !known(group))
+    }
+
+    /// Whether `counts` carry `rate` at `utilization`. Nothing at all is always carried, and replicas whose figures nobody
+    /// knows are believed to carry what arrives: if they do not, measured objectives say so.
     pub(crate) fn carries(&self, counts: &Counts, rate: Rate, utilization: f64) -> bool {
         let needed = rate.as_per_second();
-        needed <= 0.0 || self.sustainable(counts).as_per_second() * utilization >= needed
+        needed <= 0.0 || self.unfathomed(counts) || self.sustainable(counts).as_per_second() * utilization >= needed
     }
 
     fn sites(&self, counts: &Counts) -> Vec<SiteName> {

@@ -22,16 +22,16 @@ pub(crate) struct Choice<'a> {
     pub(crate) hourly: Money,
     /// Price of another hour of a server that is there anyway.
     pub(crate) marginal: Money,
-    /// New replicas may be placed here.
+    /// New replicas may be placed here, now or as soon as the group can be looked at again.
     pub(crate) open: bool,
 }
 
 /// All groups, as one pool sees them.
 #[derive(Debug)]
 pub(crate) struct Options<'a> {
-    /// Groups that satisfy the pool.
+    /// Groups whose figures for the pool are known: those that satisfy it, and those in `refused` where it may run still.
     pub(crate) choices: BTreeMap<&'a GroupName, Choice<'a>>,
-    /// Groups that do not.
+    /// Groups that do not satisfy the pool.
     pub(crate) refused: BTreeMap<&'a GroupName, Problem>,
     order: PlacementOrder,
 }
@@ -49,13 +49,11 @@ impl<'a> Options<'a> {
             };
             let (performance, satisfied) = match check(pool, group, site) {
                 Ok(performance) => (Ok(performance), true),
-                // Lengths move, and with them what is reachable. What serves there already keeps its figures.
-                Err(problem) if problem.reason == Reason::ObjectiveUnreachable => {
-                    let figures = performance(&pool.model, &group.machine, &pool.performance);
+                // Lengths, labels and specs change. What serves there already keeps its figures until it has moved.
+                Err(problem) => {
                     refused.insert(name, problem);
-                    (figures, false)
+                    (performance(&pool.model, &group.machine, &pool.performance), false)
                 }
-                Err(problem) => (Err(problem), false),
             };
             match performance {
                 Ok(performance) => {
@@ -72,12 +70,12 @@ impl<'a> Options<'a> {
                         ownership: site.ownership,
                         hourly: group.pricing.hourly + energy,
                         marginal: sunk,
-                        open: satisfied && world.takes_no_work(name).is_none(),
+                        open: satisfied && (world.takes_no_work(name).is_none() || world.expects(name)),
                     };
                     choices.insert(name, choice);
                 }
                 Err(problem) => {
-                    refused.insert(name, problem);
+                    refused.entry(name).or_insert(problem);
                 }
             }
         }
@@ -86,6 +84,11 @@ impl<'a> Options<'a> {
             refused,
             order: pool.placement.order,
         }
+    }
+
+    /// Whether the pool may run in a group.
+    pub(crate) fn satisfies(&self, group: &GroupName) -> bool {
+        self.choices.contains_key(group) && !self.refused.contains_key(group)
     }
 
     /// Where a group comes in the order; `purchase` if a server of it would have to be paid for.
@@ -105,7 +108,7 @@ impl<'a> Options<'a> {
         let later = self
             .choices
             .iter()
-            .filter(|(name, _)| **name != chosen)
+            .filter(|(name, _)| **name != chosen && !self.refused.contains_key(**name))
             .map(|(name, choice)| {
                 let problem = unavailable.get(*name).cloned().unwrap_or_else(|| {
                     Problem::new(

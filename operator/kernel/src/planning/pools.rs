@@ -18,7 +18,7 @@ use super::slots::{Slot, Source, slots, take};
 use super::stock::{Ask, Stock};
 use super::world::{World, is_usable};
 use crate::lifecycle::{Drain, ReplicaState};
-use crate::names::{GroupName, PoolId, ReplicaName};
+use crate::names::{GroupName, PoolId, ReplicaId};
 use crate::plan::{Action, Rejected};
 use crate::reason::{Problem, Reason};
 use crate::snapshot::{Pool, PoolMemory};
@@ -100,9 +100,9 @@ struct Step<'s, 'a> {
     /// Why groups that the pool may use have nothing to give.
     unavailable: BTreeMap<GroupName, Problem>,
     /// Replicas whose drain is called off in this pass.
-    recalled: BTreeSet<ReplicaName>,
+    recalled: BTreeSet<ReplicaId>,
     /// Replicas whose drain begins in this pass.
-    going: BTreeSet<ReplicaName>,
+    going: BTreeSet<ReplicaId>,
     shared: &'s mut Shared<'a>,
 }
 
@@ -159,11 +159,7 @@ impl<'a> Step<'_, 'a> {
         for other in below.iter().filter(yields) {
             for member in other.of(Standing::Keeper).filter(|member| !member.hands_off) {
                 let replica = member.replica;
-                let open = self
-                    .options
-                    .choices
-                    .get(&replica.group)
-                    .is_some_and(|choice| choice.open);
+                let open = self.options.satisfies(&replica.group) && self.world.takes_no_work(&replica.group).is_none();
                 let usable = member
                     .server
                     .is_some_and(|server| is_usable(server) && server.proven >= self.crew.pool.placement.minimum_trust);
@@ -271,7 +267,7 @@ impl<'a> Step<'_, 'a> {
         take(slot, &mut self.shared.stock, server_state);
     }
 
-    fn begin_drain(&mut self, name: &ReplicaName, reason: Reason, message: &str, rejected: &[Rejected]) {
+    fn begin_drain(&mut self, name: &ReplicaId, reason: Reason, message: &str, rejected: &[Rejected]) {
         let Some(replica) = self.crew.pool.running.get(name) else {
             return;
         };

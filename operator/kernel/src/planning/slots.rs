@@ -6,7 +6,7 @@ use super::crew::{Crew, recallable};
 use super::options::{Options, Place};
 use super::stock::Stock;
 use crate::lifecycle::ServerState;
-use crate::names::{GroupName, ReplicaName, ServerName};
+use crate::names::{GroupName, ReplicaId, ServerName};
 use crate::reason::{Problem, Reason};
 use crate::snapshot::Mode;
 
@@ -21,7 +21,7 @@ pub(crate) struct Slot {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Source {
     /// A replica of the pool itself, whose drain is called off.
-    Recall(ReplicaName, ServerName),
+    Recall(ReplicaId, ServerName),
     /// An empty server.
     Free(ServerName),
     /// A server that is being emptied and stays after all.
@@ -54,7 +54,7 @@ pub(crate) fn slots(
     let recalled: BTreeSet<&ServerName> = crew
         .members
         .iter()
-        .filter(|member| recallable(member, crew.pool) && options.choices.contains_key(&member.replica.group))
+        .filter(|member| recallable(member, crew.pool) && options.satisfies(&member.replica.group))
         .map(|member| {
             let source = Source::Recall(member.name.clone(), member.replica.server.clone());
             let group = member.replica.group.clone();

@@ -117,7 +117,7 @@ fn reconciling(findings: &Findings, serving: &Counts) -> Option<Problem> {
         let left = crew.members.len();
         return some(Reason::PoolDeleted, format!("{left} replicas are still there"));
     }
-    if let Some((member, reason)) = crew.leaving().find(|(_, reason)| *reason != Reason::ReplicaLost) {
+    if let Some((member, reason)) = crew.leaving().find(|(_, reason)| !is_accident(*reason)) {
         let server = &member.replica.server;
         return some(reason, format!("the replica on server {server} is to be replaced"));
     }
@@ -147,6 +147,14 @@ fn reconciling(findings: &Findings, serving: &Counts) -> Option<Problem> {
         };
     }
     None
+}
+
+/// No spec asked for it.
+fn is_accident(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::ReplicaLost | Reason::ReplicaLate | Reason::EngineSilent | Reason::ServerFailed
+    )
 }
 
 /// Servers have to come first.

@@ -10,12 +10,14 @@ use hyper::body::Bytes;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use k8s_openapi::api::core::v1::{Node, Pod};
-use kube::api::{Api, DeleteParams, PostParams};
+use kube::api::{Api, DeleteParams, ListParams, PostParams};
 use pomarium_api::pool::EngineType;
 use pomarium_e2e::cluster::ControlPlane;
 use pomarium_e2e::fleet::{
     Fault, Fleet, FleetConfig, FleetGroup, LeaseTerms, Machine, ModelProfile, ServerState, Supply, TICK,
 };
+use pomarium_e2e::host;
+use pomarium_e2e::readiness::{node_readiness, pod_is_ready};
 use pomarium_e2e::time::VirtualTime;
 use pomarium_e2e::wait::{eventually, until};
 use pomarium_kernel::engine::StepTimes;
@@ -46,7 +48,7 @@ fn group(name: &str, maximum: u32, always_on: bool) -> FleetGroup {
             always_on,
             provision: LEAD,
             boot: Span::ZERO,
-            recycle: Span::from_secs(100),
+            recycle: Span::from_secs(400),
             lease: (!always_on).then_some(LeaseTerms {
                 hourly: Money::from_micros(2_000_000),
                 minimum: Span::from_hours(1),
@@ -132,15 +134,9 @@ impl Rig {
     async fn node_is(&self, name: &str, ready: &str, limit: Duration) -> Node {
         eventually(limit, &format!("Node {name} to be Ready={ready}"), async || {
             let node = self.nodes.get(name).await.map_err(|error| error.to_string())?;
-            let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
-            let says = conditions
-                .filter(|c| c.type_ == "Ready")
-                .map(|c| c.status.clone())
-                .collect::<String>();
-            if says == ready {
-                Ok(node)
-            } else {
-                Err(format!("it is {says:?}"))
+            match node_readiness(&node) {
+                Some(says) if says == ready => Ok(node),
+                says => Err(format!("it is {says:?}")),
             }
         })
         .await
@@ -151,12 +147,8 @@ impl Rig {
     async fn ready(&self, name: &str) -> String {
         eventually(PATIENCE, &format!("Pod {name} to be ready"), async || {
             let pod = self.pods.get(name).await.map_err(|error| error.to_string())?;
+            let ready = pod_is_ready(&pod);
             let status = pod.status.unwrap_or_default();
-            let ready = status
-                .conditions
-                .iter()
-                .flatten()
-                .any(|c| c.type_ == "Ready" && c.status == "True");
             match status.pod_ip {
                 Some(address) if ready => Ok(address),
                 _ => Err(format!("{:?}", status.conditions)),
@@ -176,6 +168,15 @@ impl Rig {
         let answer = self.http.request(request).await.unwrap();
         assert_eq!(answer.status(), 200);
         answer.into_body()
+    }
+
+    /// Waits until the group's engines work on `count` requests.
+    async fn runs(&self, group: &str, count: u64) {
+        until(PATIENCE, "the streams to run", async || {
+            self.fleet.summary().groups[group].running == count
+        })
+        .await
+        .unwrap();
     }
 
     async fn pod_is_gone(&self, name: &str) {
@@ -227,12 +228,13 @@ async fn a_replica_on_an_own_server_loads_serves_and_ends_without_a_cut() {
     );
 
     // Deleted in the middle of an answer: finished, then gone.
-    let long = rig.stream(&address, 400).await;
+    let long = rig.stream(&address, 4_000).await;
     let reading = tokio::spawn(read(long));
+    rig.runs("own", 1).await;
     rig.pods.delete("chat-0", &DeleteParams::default()).await.unwrap();
     assert_eq!(
         tokio::time::timeout(PATIENCE, reading).await.unwrap().unwrap(),
-        (400, true)
+        (4_000, true)
     );
     rig.pod_is_gone("chat-0").await;
     assert!(rig.refuses(&address).await);
@@ -246,11 +248,7 @@ async fn a_replica_on_an_own_server_loads_serves_and_ends_without_a_cut() {
         .unwrap();
     let address = rig.ready("chat-1").await;
     let reading = tokio::spawn(read(rig.stream(&address, 10_000).await));
-    until(PATIENCE, "the stream to run", async || {
-        rig.fleet.summary().groups["own"].running == 1
-    })
-    .await
-    .unwrap();
+    rig.runs("own", 1).await;
     rig.pods
         .delete("chat-1", &DeleteParams::default().grace_period(0))
         .await
@@ -335,7 +333,8 @@ async fn a_leased_server_comes_after_its_lead_time_and_goes_with_everything_on_i
     assert!(rig.refuses(&address).await);
     let (status, refusal) = rig.api("PUT", server, None).await;
     assert_eq!((status, refusal["reason"].as_str()), (409, Some("Recycling")));
-    until(PATIENCE, "the machine to be free again", async || {
+    // 20 s of real time, so that a busy machine still sees it recycle above.
+    until(2 * PATIENCE, "the machine to be free again", async || {
         rig.fleet.servers("hosted").is_empty()
     })
     .await
@@ -411,40 +410,16 @@ async fn engines_serve_through_an_outage_of_their_api_server_and_silent_servers_
     rig.fleet.stop().await;
 }
 
-/// CPU time of this process, and its resident memory in MiB.
-fn usage() -> (Duration, u64) {
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
-    let fields: Vec<u64> = (stat.rsplit_once(')').unwrap().1.split_whitespace())
-        .map(|field| field.parse().unwrap_or(0))
-        .collect();
-    (
-        Duration::from_millis((fields[11] + fields[12]) * 10),
-        fields[21] * 4 / 1024,
-    )
-}
-
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "measures the machine"]
-async fn three_hundred_servers_in_one_process() {
-    let start = std::time::Instant::now();
+async fn three_hundred_servers_run_in_one_process() {
     let rig = Rig::start(vec![group("own", 300, true)]).await;
-    until(Duration::from_secs(120), "all Nodes to be ready", async || {
-        let nodes = rig.nodes.list(&kube::api::ListParams::default()).await.unwrap();
-        let conditions = nodes
-            .items
-            .iter()
-            .flat_map(|node| node.status.iter().flat_map(|s| s.conditions.iter().flatten()));
-        conditions.filter(|c| c.type_ == "Ready" && c.status == "True").count() == 300
+    until(Duration::from_secs(180), "all Nodes to be ready", async || {
+        let nodes = rig.nodes.list(&ListParams::default()).await.unwrap();
+        nodes.iter().filter(|node| node_readiness(node) == Some("True")).count() == 300
     })
     .await
     .unwrap();
-    eprintln!("300 Nodes ready after {:.1?}", start.elapsed());
-    let (before, _) = usage();
-    let minute = Duration::from_secs(60);
-    tokio::time::sleep(minute).await;
-    let (after, memory) = usage();
-    let cores = after.saturating_sub(before).as_secs_f64() / minute.as_secs_f64();
-    eprintln!("{cores:.3} cores and {memory} MiB for 300 idle servers");
-    assert!(cores < 0.25 && memory < 200, "{cores} cores, {memory} MiB");
+    let mebibytes = host::resident_bytes(std::process::id()).unwrap() >> 20;
+    assert!(mebibytes < 300, "{mebibytes} MiB");
     rig.fleet.stop().await;
 }

@@ -72,7 +72,7 @@ fn sustained(fast: u32, slow: u32, mix: &LengthMix, objectives: &[Objective], di
 
 use Discipline::{LeastWork, Weighted};
 
-/// Reference figures of the design for azure-conv's lengths: TTFT p95 12 s, ITL p95 250 ms.
+/// Reference figures for azure-conv's lengths at TTFT p95 12 s and ITL p95 250 ms.
 #[test]
 fn pooling_gains_are_as_large_as_the_reference_says() {
     for (fast, slow, discipline, expected) in [

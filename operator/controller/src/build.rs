@@ -83,11 +83,13 @@ impl<'a> Build<'a> {
             (wanted, Object::Pool(id.clone()))
         });
         let groups = self.world.groups.iter().map(|(name, group)| {
-            let wanted = usable(self.snapshot.groups.get(name).map(|group| &group.problem)) && needs_finalizer(group.as_ref());
+            let wanted =
+                usable(self.snapshot.groups.get(name).map(|group| &group.problem)) && needs_finalizer(group.as_ref());
             (wanted, Object::Group(name.clone()))
         });
         let sites = self.world.sites.iter().map(|(name, site)| {
-            let wanted = usable(self.snapshot.sites.get(name).map(|site| &site.problem)) && needs_finalizer(site.object.as_ref());
+            let wanted = usable(self.snapshot.sites.get(name).map(|site| &site.problem))
+                && needs_finalizer(site.object.as_ref());
             (wanted, Object::Site(name.clone()))
         });
         self.effects.extend(

@@ -17,8 +17,8 @@ use serde::{Deserialize, Serialize};
 use crate::names::{GroupName, PoolId, SiteName};
 
 pub use group::{
-    Delivery, Disruption, Group, GroupMemory, Inventory, LeadTime, Lease, MachineKey, Mode, Power, Pricing, ProviderTraits,
-    Server, SizeRange,
+    Delivery, Disruption, Group, GroupMemory, Inventory, LeadTime, Lease, MachineKey, Mode, Power, Pricing,
+    ProviderTraits, Server, SizeRange,
 };
 pub use measurement::{Arrivals, Demand, LengthMix, Measured};
 pub use pool::{

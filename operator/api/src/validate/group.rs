@@ -12,7 +12,9 @@ use pomarium_kernel::snapshot::{
 use pomarium_kernel::time::{Span, Timestamp};
 use pomarium_kernel::units::Money;
 
-use super::{GroupSeen, Reading, at_least_one, count, invalid, mode, money, ordered, paused, positive_span, span_or_zero};
+use super::{
+    GroupSeen, Reading, at_least_one, count, invalid, mode, money, ordered, paused, positive_span, span_or_zero,
+};
 use crate::group::{self, PowerControl, ServerGroup};
 
 /// The group as of `now`, with its defaults filled in and its windows and memory evaluated.

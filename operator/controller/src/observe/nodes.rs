@@ -45,8 +45,11 @@ impl<'a> Nodes<'a> {
 pub(super) fn by_group<'a>(world: &'a World, invalid: &Invalid) -> Nodes<'a> {
     let mut nodes = Nodes::default();
     let mut owners: BTreeMap<(&SiteName, &ServerName), &GroupName> = BTreeMap::new();
-    let mut groups: Vec<(&GroupName, &ServerGroup)> =
-        world.groups.iter().map(|(name, group)| (name, group.as_ref())).collect();
+    let mut groups: Vec<(&GroupName, &ServerGroup)> = world
+        .groups
+        .iter()
+        .map(|(name, group)| (name, group.as_ref()))
+        .collect();
     groups.sort_by_key(|(name, group)| {
         let deleting = group.metadata.deletion_timestamp.is_some();
         (invalid.groups.contains_key(*name), deleting, *name)

@@ -152,7 +152,10 @@ fn remembered(world: &World, object: &ServerGroup) -> Option<(usize, Timestamp)>
     let coming = ServerState::ALL.into_iter().filter(|state| state.is_coming());
     let by_state = &status.servers.as_ref()?.by_state;
     let count: i32 = coming.filter_map(|state| by_state.get(state.as_str())).sum();
-    let requested_at = status.memory.as_ref().and_then(|memory| memory.last_requested_at.as_deref());
+    let requested_at = status
+        .memory
+        .as_ref()
+        .and_then(|memory| memory.last_requested_at.as_deref());
     let requested_at = requested_at.and_then(Timestamp::parse).unwrap_or(world.started);
     Some((usize::try_from(count).unwrap_or_default(), requested_at))
 }

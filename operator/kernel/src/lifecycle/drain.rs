@@ -355,11 +355,17 @@ mod tests {
             assert!(matches!(next, Transition::Stay { .. }), "{not_quiet:?}: {next:?}");
         }
         let fence = drain(DrainStep::Fence, 0).next(&leaving(load(0, 1)), &CUT, at(4));
-        assert!(matches!(fence, Transition::Stay { .. }), "routers have to notice first: {fence:?}");
+        assert!(
+            matches!(fence, Transition::Stay { .. }),
+            "routers have to notice first: {fence:?}"
+        );
         let gone = DrainFacts {
             server_gone: true,
             ..leaving(Load::Unknown)
         };
-        assert!(matches!(quiesce.next(&gone, &CUT, at(7)), Transition::Stay { .. }), "it is deleted already");
+        assert!(
+            matches!(quiesce.next(&gone, &CUT, at(7)), Transition::Stay { .. }),
+            "it is deleted already"
+        );
     }
 }

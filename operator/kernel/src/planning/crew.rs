@@ -157,7 +157,8 @@ fn standing(world: &World, pool: &Pool, replica: &Replica, site: Option<&Site>, 
         Standing::Leaving(Reason::PoolDeleted)
     } else if site.is_some_and(|site| forbidden(pool, site, server)) {
         Standing::Leaving(Reason::NoLongerPermitted)
-    } else if world.server_gone(replica) || server.is_some_and(|server| is_taken_back(server) || world.is_dead(server)) {
+    } else if world.server_gone(replica) || server.is_some_and(|server| is_taken_back(server) || world.is_dead(server))
+    {
         Standing::Leaving(Reason::ReplicaLost)
     } else if world.is_late(pool, replica) {
         Standing::Leaving(Reason::ReplicaLate)
@@ -225,9 +226,7 @@ fn to_be_moved(
 /// Whether a pool's selector chooses a group.
 fn selects(pool: &Pool, group: &Group) -> bool {
     let wanted = &pool.placement.group_labels;
-    wanted
-        .iter()
-        .all(|(key, value)| group.labels.get(key) == Some(value))
+    wanted.iter().all(|(key, value)| group.labels.get(key) == Some(value))
 }
 
 /// Whether trust, residency or licence forbid a pool to run on a server. These fail closed, whatever it costs.
@@ -243,11 +242,7 @@ pub(crate) fn forbidden(pool: &Pool, site: &Site, server: Option<&Server>) -> bo
 pub(crate) fn outranks(reason: Reason) -> bool {
     matches!(
         reason,
-        Reason::PoolDeleted
-            | Reason::NoLongerPermitted
-            | Reason::ReplicaLost
-            | Reason::ReplicaLate
-            | Reason::Preempted
+        Reason::PoolDeleted | Reason::NoLongerPermitted | Reason::ReplicaLost | Reason::ReplicaLate | Reason::Preempted
     )
 }
 

@@ -143,7 +143,10 @@ fn sentence(member: &Member, reason: Reason, rest: &Counts) -> String {
             format!("trust, residency or licence do not permit the pool on server {server} any more")
         }
         Reason::NoLongerSelected => {
-            format!("the pool does not select group {} any more; {left} serve on", member.replica.group)
+            format!(
+                "the pool does not select group {} any more; {left} serve on",
+                member.replica.group
+            )
         }
         Reason::GroupDeleted => format!("group {} is being deleted; {left} serve on", member.replica.group),
         Reason::ReplicaLate => format!("it was not ready on server {server} in time; {left} serve on"),

@@ -24,6 +24,8 @@ pub(crate) struct Choice<'a> {
     pub(crate) marginal: Money,
     /// New replicas may be placed here, now or as soon as the group can be looked at again.
     pub(crate) open: bool,
+    /// Why nothing can be placed here now.
+    pub(crate) closed: Option<Problem>,
 }
 
 /// All groups, as one pool sees them.
@@ -63,6 +65,7 @@ impl<'a> Options<'a> {
                     } else {
                         energy
                     };
+                    let closed = world.takes_no_work(name);
                     let choice = Choice {
                         performance,
                         group,
@@ -70,7 +73,8 @@ impl<'a> Options<'a> {
                         ownership: site.ownership,
                         hourly: group.pricing.hourly + energy,
                         marginal: sunk,
-                        open: satisfied && (world.takes_no_work(name).is_none() || world.expects(name)),
+                        open: satisfied && (closed.is_none() || world.expects(name)),
+                        closed,
                     };
                     choices.insert(name, choice);
                 }
@@ -110,7 +114,8 @@ impl<'a> Options<'a> {
             .iter()
             .filter(|(name, _)| **name != chosen && !self.refused.contains_key(**name))
             .map(|(name, choice)| {
-                let problem = unavailable.get(*name).cloned().unwrap_or_else(|| {
+                let known = unavailable.get(*name).or(choice.closed.as_ref());
+                let problem = known.cloned().unwrap_or_else(|| {
                     Problem::new(
                         Reason::LaterInOrder,
                         format!("{name} comes after {chosen} in the placement order"),

@@ -252,7 +252,10 @@ impl Returns<'_, '_> {
         // Its Node may be there, and a late machine may still become Ready: nothing must land there.
         let (reason, message) = match server.node {
             NodeHealth::Ready => (Reason::ServerFailed, "its provider gave it up".to_owned()),
-            _ => (Reason::LeaseLate, format!("server {name} did not come up by {}", server.since)),
+            _ => (
+                Reason::LeaseLate,
+                format!("server {name} did not come up by {}", server.since),
+            ),
         };
         self.drain(name, reason, message.clone(), draft);
         self.release(name, reason, &message, draft);
@@ -312,7 +315,9 @@ impl Returns<'_, '_> {
         if vacated {
             return None;
         }
-        let since = server.since.max(self.group.memory.last_requested_at.unwrap_or_default());
+        let since = server
+            .since
+            .max(self.group.memory.last_requested_at.unwrap_or_default());
         let until = since + SERVER_IDLE_HOLD_DOWN;
         (self.world.now < until).then_some(until)
     }

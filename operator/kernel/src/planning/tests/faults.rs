@@ -35,7 +35,16 @@ fn broken() -> Option<Problem> {
 }
 
 fn on(stage: &mut Stage, group: &str, server: &ServerName, change: impl Fn(&mut Server)) {
-    change(stage.snapshot.groups.get_mut(group).unwrap().servers_mut().get_mut(server).unwrap());
+    change(
+        stage
+            .snapshot
+            .groups
+            .get_mut(group)
+            .unwrap()
+            .servers_mut()
+            .get_mut(server)
+            .unwrap(),
+    );
 }
 
 /// The machine falls silent: its Node and what runs there with it.
@@ -45,7 +54,12 @@ fn silence(stage: &mut Stage, group: &str, server: &ServerName) {
         (server.state, server.since) = (ServerState::Suspect, since);
         server.node = NodeHealth::Down { since };
     });
-    for replica in stage.seen_mut("chat").running.values_mut().filter(|replica| replica.server == *server) {
+    for replica in stage
+        .seen_mut("chat")
+        .running
+        .values_mut()
+        .filter(|replica| replica.server == *server)
+    {
         (replica.state, replica.since, replica.load) = (ReplicaState::Suspect, since, Load::Unknown);
     }
 }
@@ -118,7 +132,10 @@ fn replicas_of_a_group_that_is_not_selected_any_more_serve_until_their_replaceme
     stage.snapshot.groups.get_mut("ultra").unwrap().labels.clear();
     for _ in 0..200 {
         stage.step();
-        assert!(!stage.by_group("chat").is_empty(), "fenced before its replacement served");
+        assert!(
+            !stage.by_group("chat").is_empty(),
+            "fenced before its replacement served"
+        );
     }
     assert_eq!(stage.count("chat", "ultra"), 0);
     assert!(stage.count("chat", "m4") > 0);
@@ -153,13 +170,16 @@ fn servers_of_one_name_at_two_sites_run_two_replicas() {
     assert_eq!((stage.count("chat", "a"), stage.count("chat", "b")), (1, 1));
     assert_silent(&mut stage);
     let text = serde_json::to_string(&stage.snapshot).unwrap();
-    assert_eq!(serde_json::from_str::<crate::snapshot::Snapshot>(&text).unwrap(), stage.snapshot);
+    assert_eq!(
+        serde_json::from_str::<crate::snapshot::Snapshot>(&text).unwrap(),
+        stage.snapshot
+    );
 }
 
 /// One replica on a leased server with a paid day before it.
 fn leased() -> (Stage, ServerName) {
     let mut stage = hybrid(0, 5).pool("chat", Pool::fixture());
-    stage.demand("chat", 0.05);
+    stage.demand("chat", 0.0);
     stage.run(Span::from_minutes(20));
     assert_eq!(stage.count("chat", "m4"), 1);
     let server = stage.seen("chat").running.values().next().unwrap().server.clone();
@@ -204,7 +224,13 @@ fn a_silent_server_that_comes_back_in_time_is_kept() {
     let (mut stage, server) = leased();
     silence(&mut stage, "m4", &server);
     let early = stage.run(Span::from_minutes(9));
-    assert!(of(&early, |action| matches!(action, Action::DrainServer { .. } | Action::ReleaseServer { .. })).is_empty());
+    assert!(
+        of(&early, |action| matches!(
+            action,
+            Action::DrainServer { .. } | Action::ReleaseServer { .. }
+        ))
+        .is_empty()
+    );
 }
 
 #[test]
@@ -226,13 +252,23 @@ fn a_replica_that_never_becomes_ready_gives_its_place_up_and_buys_no_other() {
             (replica.state, replica.load) = (ReplicaState::Loading, Load::Unknown);
         }
         let plan = stage.plan();
-        assert!(asks(&plan.decisions).is_empty(), "another server does not help: {:#?}", plan.decisions);
-        late += fences(&plan.decisions).iter().filter(|fence| fence.reason == Reason::ReplicaLate).count();
+        assert!(
+            asks(&plan.decisions).is_empty(),
+            "another server does not help: {:#?}",
+            plan.decisions
+        );
+        late += fences(&plan.decisions)
+            .iter()
+            .filter(|fence| fence.reason == Reason::ReplicaLate)
+            .count();
         stage.apply(&plan);
         stage.now = stage.now + Span::from_secs(15);
         stage.demand("chat", 0.1);
     }
-    assert!((2..=6).contains(&late), "started again every twelve minutes or so, not {late} times in an hour");
+    assert!(
+        (2..=6).contains(&late),
+        "started again every twelve minutes or so, not {late} times in an hour"
+    );
 }
 
 #[test]
@@ -247,11 +283,20 @@ fn a_replica_that_stays_unready_is_replaced_at_once_and_given_up_later() {
     };
     stumble(&mut stage);
     let early = stage.run(Span::from_minutes(5));
-    assert!(early.iter().any(|decision| decision.reason == Reason::Replacing), "{early:#?}");
+    assert!(
+        early.iter().any(|decision| decision.reason == Reason::Replacing),
+        "{early:#?}"
+    );
     assert!(fences(&early).is_empty(), "its engine may only be restarting");
     let later = stage.run(Span::from_minutes(40));
-    assert!(fences(&later).iter().any(|fence| fence.reason == Reason::ReplicaLost), "{later:#?}");
-    assert!(!stage.seen("chat").running.contains_key(&id), "it keeps its server for ever");
+    assert!(
+        fences(&later).iter().any(|fence| fence.reason == Reason::ReplicaLost),
+        "{later:#?}"
+    );
+    assert!(
+        !stage.seen("chat").running.contains_key(&id),
+        "it keeps its server for ever"
+    );
 }
 
 fn hush(stage: &mut Stage, ids: &[ReplicaId]) {
@@ -270,9 +315,15 @@ fn an_engine_that_falls_silent_is_replaced_and_leaves_only_after_its_replacement
     assert_eq!(ids.len(), 2);
     hush(&mut stage, &ids[..1]);
     stage.pass_time(Span::from_secs(15));
-    assert!(stage.plan().decisions.is_empty(), "one look that was missed says little");
+    assert!(
+        stage.plan().decisions.is_empty(),
+        "one look that was missed says little"
+    );
     let early = stage.run(Span::from_minutes(1));
-    assert!(early.iter().any(|decision| decision.reason == Reason::Replacing), "{early:#?}");
+    assert!(
+        early.iter().any(|decision| decision.reason == Reason::Replacing),
+        "{early:#?}"
+    );
     let later = stage.run(Span::from_minutes(15));
     assert_eq!(fences(&later).len(), 1);
     assert_eq!(fences(&later)[0].reason, Reason::EngineSilent);
@@ -291,7 +342,11 @@ fn engines_that_fall_silent_together_prove_nothing() {
     let plan = stage.plan();
     stage.now = stage.now + Span::from_minutes(1);
     stage.demand("chat", 0.7);
-    assert_eq!((plan.decisions.len(), stage.plan().decisions.len()), (0, 0), "the way to them is broken");
+    assert_eq!(
+        (plan.decisions.len(), stage.plan().decisions.len()),
+        (0, 0),
+        "the way to them is broken"
+    );
 }
 
 #[test]
@@ -309,14 +364,18 @@ fn a_scale_group_with_a_late_server_grows_again_and_goes_to_zero_in_the_end() {
     stage.snapshot.groups.insert(group("m4"), scale);
     stage.demand("chat", 0.1);
     let plan = stage.plan();
-    assert!(!asks(&plan.decisions).is_empty(), "locked by a server that nobody can give back");
+    assert!(
+        !asks(&plan.decisions).is_empty(),
+        "locked by a server that nobody can give back"
+    );
     stage.run(Span::from_minutes(30));
     assert!(stage.count("chat", "m4") > 0);
     stage.demand("chat", 0.0);
     let decisions = stage.run(LONG);
-    let released = of(&decisions, |action| {
-        matches!(action, Action::ReleaseServer { server, .. } if server.as_str() == "m4-0")
-    });
+    let released = of(
+        &decisions,
+        |action| matches!(action, Action::ReleaseServer { server, .. } if server.as_str() == "m4-0"),
+    );
     assert!(!released.is_empty(), "{decisions:#?}");
 }
 
@@ -326,14 +385,19 @@ fn a_server_that_its_provider_gave_up_is_drained_while_its_node_is_ready() {
         let (mut stage, server) = leased();
         on(&mut stage, "m4", &server, |server| server.state = state);
         let decisions = stage.run(Span::from_minutes(60));
-        let fence = decisions.iter().position(|decision| fences(std::slice::from_ref(decision)).len() == 1);
+        let fence = decisions
+            .iter()
+            .position(|decision| fences(std::slice::from_ref(decision)).len() == 1);
         let removal = decisions
             .iter()
             .position(|decision| matches!(decision.action, Action::RemoveReplica { .. }));
         assert!(fence.is_some() && fence < removal, "{state:?}: {decisions:#?}");
         assert!(stage.count("chat", "m4") > 0, "replaced");
         if state == ServerState::Failed {
-            let by_its_provider = stage.history.iter().any(|(_, decision)| decision.reason == Reason::ServerFailed);
+            let by_its_provider = stage
+                .history
+                .iter()
+                .any(|(_, decision)| decision.reason == Reason::ServerFailed);
             assert!(by_its_provider, "replaced first");
         }
     }
@@ -364,7 +428,12 @@ fn a_pod_that_somebody_else_deleted_is_drained_to_the_end() {
     };
     let plan = stage.step();
     let removed = of(&plan.decisions, |action| matches!(action, Action::RemoveReplica { .. }));
-    assert_eq!(removed.len(), 1, "it waits for its whole time-out: {:#?}", plan.decisions);
+    assert_eq!(
+        removed.len(),
+        1,
+        "it waits for its whole time-out: {:#?}",
+        plan.decisions
+    );
 }
 
 #[test]
@@ -375,11 +444,17 @@ fn a_group_that_is_deleted_is_left_after_its_replacements_serve_and_then_given_b
     stage.snapshot.groups.get_mut("m4").unwrap().deleting = true;
     for _ in 0..240 {
         stage.step();
-        assert!(!stage.by_group("chat").is_empty(), "fenced before its replacement served");
+        assert!(
+            !stage.by_group("chat").is_empty(),
+            "fenced before its replacement served"
+        );
     }
     assert_eq!((stage.count("chat", "m4"), stage.count("chat", "other")), (0, 1));
     let left = stage.snapshot.groups["m4"].inventory.servers();
-    assert!(left.values().all(|server| server.state == ServerState::Recycling), "{left:#?}");
+    assert!(
+        left.values().all(|server| server.state == ServerState::Recycling),
+        "{left:#?}"
+    );
     let moved: Vec<_> = stage.history.iter().map(|(_, decision)| decision.reason).collect();
     assert!(moved.contains(&Reason::GroupDeleted));
 }

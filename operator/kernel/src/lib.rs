@@ -25,7 +25,7 @@ pub mod capacity;
 pub mod catalogue;
 pub mod engine;
 pub mod feasibility;
-#[doc(hidden)]
+#[cfg(any(test, feature = "fixture"))]
 pub mod fixture;
 pub mod lifecycle;
 pub mod names;

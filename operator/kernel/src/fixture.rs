@@ -217,6 +217,7 @@ impl Pool {
             ],
             revision: "r1".into(),
             namespace_at: BTreeSet::new(),
+            routable_at: None,
             demand: Demand::Unknown {
                 since: START,
                 problem: Problem::new(Reason::Starting, "nothing has been measured yet"),

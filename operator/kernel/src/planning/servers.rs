@@ -11,7 +11,7 @@ use super::stock::{Ask, Shelf, Stock, retained_until};
 use super::world::{World, is_usable};
 use crate::lifecycle::{ServerState, server::SUSPECT_LIMIT};
 use crate::names::{GroupName, PoolId, ServerName};
-use crate::plan::Action;
+use crate::plan::{Action, Verdict};
 use crate::reason::Reason;
 use crate::snapshot::{Group, Mode, Replica, Server};
 use crate::time::Timestamp;
@@ -84,29 +84,34 @@ fn keep_minimum(name: &GroupName, group: &Group, shelf: &mut Shelf) {
         shelf.asked.push(Ask {
             reason: Reason::GroupBelowMinimum,
             message: format!("group {name} has {there} of at least {minimum} servers"),
+            verdict: Verdict::Act,
             rejected: Vec::new(),
         });
     }
 }
 
-/// Asks for servers by the lowest free names. True if there were any to ask for.
-fn ask(name: &GroupName, group: &Group, shelf: &Shelf, draft: &mut Draft) -> bool {
+/// Asks for servers by the lowest free names, those that are only proposed last. True if any are asked for.
+fn ask(name: &GroupName, group: &Group, shelf: &mut Shelf, draft: &mut Draft) -> bool {
     let servers = group.inventory.servers();
     let names = (0u32..)
         .map(|ordinal| ServerName::new(format!("{name}-{ordinal}")))
         .filter(|server| !servers.contains_key(server));
+    for ask in &mut shelf.asked {
+        ask.verdict = ask.verdict.max(by_mode(group));
+    }
+    shelf.asked.sort_by_key(|ask| ask.verdict);
     for (ask, server) in shelf.asked.iter().zip(names) {
-        draft.decide_against(
-            Action::RequestServer {
-                group: name.clone(),
-                server,
-            },
+        let group = name.clone();
+        let action = Action::RequestServer { group, server };
+        draft.gated(
+            ask.verdict,
+            action,
             ask.reason,
             ask.message.clone(),
             ask.rejected.clone(),
         );
     }
-    !shelf.asked.is_empty()
+    shelf.asked.iter().any(|ask| ask.verdict == Verdict::Act)
 }
 
 /// Drains what nobody needs, and gives back what is empty. True if something was given back.
@@ -145,7 +150,7 @@ fn give_back(
                 let until = retained_until(server);
                 if world.now >= until {
                     let message = format!("server {server_name} did not come up by {}", server.since);
-                    release(target, Reason::LeaseLate, message, draft);
+                    release(by_mode(group), target, Reason::LeaseLate, message, draft);
                     released = true;
                 } else {
                     draft.wake(until);
@@ -161,7 +166,7 @@ fn give_back(
                         ),
                         None => (Reason::ServerIdle, "it is empty and not needed".to_owned()),
                     };
-                    release(target, reason, message, draft);
+                    release(by_mode(group), target, reason, message, draft);
                     released = true;
                 }
             },
@@ -240,10 +245,30 @@ fn wait_until(world: &World, group: &Group, server: &Server, vacated: bool) -> O
     (world.now < until).then_some(until)
 }
 
+/// Whether the group may act by itself where money is spent or saved.
+fn by_mode(group: &Group) -> Verdict {
+    match group.mode {
+        Mode::Auto => Verdict::Act,
+        Mode::Approve | Mode::Advise => Verdict::Propose,
+    }
+}
+
 fn drain((group, server): (GroupName, ServerName), reason: Reason, message: String, draft: &mut Draft) {
     draft.decide(Action::DrainServer { group, server }, reason, message);
 }
 
-fn release((group, server): (GroupName, ServerName), reason: Reason, message: String, draft: &mut Draft) {
-    draft.decide(Action::ReleaseServer { group, server }, reason, message);
+fn release(
+    verdict: Verdict,
+    (group, server): (GroupName, ServerName),
+    reason: Reason,
+    message: String,
+    draft: &mut Draft,
+) {
+    draft.gated(
+        verdict,
+        Action::ReleaseServer { group, server },
+        reason,
+        message,
+        Vec::new(),
+    );
 }

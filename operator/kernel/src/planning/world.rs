@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::catalogue::Catalogue;
 use crate::lifecycle::ServerState;
 use crate::names::{GroupName, PoolId, ServerName, SiteName};
 use crate::reason::{Problem, Reason};
@@ -15,6 +16,8 @@ use super::policy::DRAIN_ESTIMATE;
 pub(crate) struct World<'a> {
     pub(crate) snapshot: &'a Snapshot,
     pub(crate) now: Timestamp,
+    /// What is known about machines.
+    pub(crate) catalogue: &'a Catalogue,
     occupants: BTreeMap<(&'a SiteName, &'a ServerName), Vec<(&'a PoolId, &'a Replica)>>,
 }
 
@@ -32,6 +35,7 @@ impl<'a> World<'a> {
         Self {
             snapshot,
             now,
+            catalogue: Catalogue::builtin(),
             occupants,
         }
     }

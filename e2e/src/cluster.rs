@@ -34,7 +34,7 @@ use std::{fmt, fs, io};
 use rustix::process::Signal;
 
 pub use audit::AuditEvent;
-pub use binary::{BinaryError, Programs, binary};
+pub use binary::{BinaryError, Programs, binary, supported};
 pub use install::repository;
 pub use tools::{Output, helm};
 

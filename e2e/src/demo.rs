@@ -3,9 +3,11 @@
 //! Everything is real but the machines: API servers, schedulers, the operator as a process with the chart's rights, and
 //! every request an HTTP stream. The machines are played by [`crate::fleet`], in compressed time.
 
+mod keep;
 mod manifests;
 mod observer;
 mod replay;
+mod report;
 mod setup;
 mod steps;
 mod tally;
@@ -18,10 +20,9 @@ use clap::Parser;
 use kube::ResourceExt;
 use pomarium_kernel::time::Span;
 use pomarium_sim::trace::{Arrival, TraceReader, scale_rate};
+use tokio::time::Instant;
 
-use crate::cluster::Programs;
-use crate::load::Record;
-use crate::summary::{Cost, Lag, Leases, Requests, Site, Summary, round};
+use crate::summary::{Summary, round};
 use crate::view::terminal::Screen;
 use crate::wait::eventually;
 
@@ -32,14 +33,17 @@ use steps::Steps;
 /// Longest real wait for the pool to be Ready at its minimum.
 const READY_LIMIT: Duration = Duration::from_secs(90);
 
+/// What everything but the replay may take in real time, once built, before the demo gives up. About twenty seconds are usual.
+const REST_LIMIT: Duration = Duration::from_secs(240);
+
 /// Seed of the jitter of `--rate-scale`.
 const SEED: u64 = 1;
 
 /// Watch Pomarium scale, place and drain emulated Apple-silicon servers.
 ///
 /// Starts two real Kubernetes control planes on this machine (no containers, no root), installs Pomarium, applies
-/// examples/hybrid/ and replays one recorded hour of a conversation service as real HTTP streams. Takes about 5 minutes;
-/// the first run also builds the control plane (Go, about 4 minutes).
+/// examples/hybrid/ and replays one recorded hour of a conversation service as real HTTP streams. Takes a little over
+/// 4 minutes; the first run also builds the control plane (Go, about 5 minutes on 2 cores). Needs Linux.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "demo", bin_name = "cargo demo --", version)]
 pub struct Options {
@@ -93,7 +97,7 @@ fn within(text: &str, least: f64, most: f64) -> Result<f64, String> {
     }
 }
 
-/// Runs the demo on a runtime of its own. False if a request was lost or the pool never became Ready.
+/// Runs the demo on a runtime of its own. False if a request was lost, the pool never became Ready, or it did not run to its end.
 pub fn run_to_end(options: Options) -> Result<bool> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let good = runtime.block_on(run(options));
@@ -103,16 +107,21 @@ pub fn run_to_end(options: Options) -> Result<bool> {
 }
 
 async fn run(options: Options) -> Result<bool> {
+    crate::cluster::supported()?;
+    for file in [&options.json, &options.operator_log].into_iter().flatten() {
+        report::check_writable(file)?;
+    }
     let mut steps = Steps::start();
     let trace = options.trace.clone().unwrap_or_else(default_trace);
     let manifests = Manifests::read(&crate::cluster::repository().join("examples/hybrid"))?;
     let all = arrivals(&trace, &options)?;
     let (arrivals, too_long) = within_context(all, manifests.context_tokens());
-    let real_minutes = length(&arrivals).as_secs_f64() / options.time_scale / 60.0;
+    let replay_time = Duration::from_secs_f64(length(&arrivals).as_secs_f64() / options.time_scale);
     steps.say(&format!(
-        "Pomarium demo: {} requests of {} in about {real_minutes:.1} minutes",
+        "Pomarium demo: {} requests of {} in about {:.1} minutes",
         arrivals.len(),
         file_name(&trace),
+        replay_time.as_secs_f64() / 60.0,
     ));
     if too_long > 0 {
         steps.say(&format!(
@@ -127,8 +136,10 @@ async fn run(options: Options) -> Result<bool> {
         world,
         never_ready,
         seconds_to_ready,
+        seconds_building,
+        deadline,
     } = tokio::select! {
-        prepared = prepare(&manifests, &options, &mut steps) => prepared?,
+        prepared = prepare(&manifests, &options, replay_time, &mut steps) => prepared?,
         interrupted = tokio::signal::ctrl_c() => {
             interrupted?;
             anyhow::bail!("interrupted");
@@ -139,6 +150,7 @@ async fn run(options: Options) -> Result<bool> {
         time_scale: options.time_scale,
         never_ready,
         seconds_to_ready: round(seconds_to_ready, 2),
+        seconds_building: round(seconds_building, 1),
         ..Summary::default()
     };
     if summary.never_ready.is_empty() {
@@ -148,7 +160,7 @@ async fn run(options: Options) -> Result<bool> {
             "the replay"
         });
         let begun = world.time.now();
-        replay::run(&world, &manifests, &arrivals, &summary.trace, screen).await?;
+        summary.ended = replay::run(&world, &manifests, &arrivals, &summary.trace, screen, deadline).await?;
         summary.replayed_seconds = round(world.time.now().since(begun).as_secs_f64(), 1);
     } else {
         steps.say(&format!(
@@ -156,18 +168,19 @@ async fn run(options: Options) -> Result<bool> {
             world.operator.log_tail()
         ));
     }
-    fill(&mut summary, &world, &manifests)?;
+    report::fill(&mut summary, &world, &manifests)?;
     summary.requests.rejected = too_long;
     summary.seconds = round(steps.seconds(), 1);
     println!("\nPomarium demo, summary\n{}", summary.table());
+    report::say_if_slow(&summary, replay_time);
     if let Some(path) = &options.json {
-        write_json(path, &summary)?;
+        report::write_json(path, &summary)?;
     }
     if let Some(path) = &options.operator_log {
         std::fs::write(path, world.operator.log()).with_context(|| format!("writing {}", path.display()))?;
     }
     if options.keep {
-        keep(&world, &manifests).await?;
+        keep::until_interrupted(&world, &manifests).await?;
     }
     Ok(summary.is_good())
 }
@@ -177,11 +190,27 @@ struct Prepared {
     world: World,
     never_ready: Vec<String>,
     seconds_to_ready: f64,
+    seconds_building: f64,
+    /// When the demo gives up.
+    deadline: Instant,
 }
 
-/// Builds the world, applies the manifests, and waits for the pool.
-async fn prepare(manifests: &Manifests, options: &Options, steps: &mut Steps) -> Result<Prepared> {
-    let world = setup::build(manifests, options.time_scale, steps).await?;
+/// Builds the programs, starts the world, applies the manifests, and waits for the pool.
+async fn prepare(
+    manifests: &Manifests,
+    options: &Options,
+    replay_time: Duration,
+    steps: &mut Steps,
+) -> Result<Prepared> {
+    setup::programs(steps).await?;
+    let (seconds_building, deadline) = (steps.seconds(), Instant::now() + replay_time + REST_LIMIT);
+    let world = tokio::time::timeout(REST_LIMIT, setup::build(manifests, options.time_scale, steps));
+    let world = world.await.with_context(|| {
+        format!(
+            "the clusters and the operator did not start within {} s",
+            REST_LIMIT.as_secs()
+        )
+    })??;
     steps.next("the manifests of examples/hybrid, applied with kubectl");
     let before = steps.seconds();
     world.hub()?.apply_path(&manifests.folder).await?;
@@ -190,6 +219,8 @@ async fn prepare(manifests: &Manifests, options: &Options, steps: &mut Steps) ->
         world,
         never_ready,
         seconds_to_ready: steps.seconds() - before,
+        seconds_building,
+        deadline,
     })
 }
 
@@ -272,91 +303,6 @@ async fn wait_until_ready(world: &World, manifests: &Manifests, steps: &Steps) -
     }
 }
 
-/// Takes the figures of the run into the summary.
-fn fill(summary: &mut Summary, world: &World, manifests: &Manifests) -> Result<()> {
-    let records: Vec<Record> = world.ledger.records();
-    let seen = world.ledger.snapshot();
-    let totals = world.observer.totals();
-    let outcomes = world.router.outcomes();
-    summary.requests = Requests {
-        sent: seen.sent,
-        completed: seen.completed,
-        cut: seen.cut,
-        failed: seen.failed,
-        retried: outcomes.retried,
-        rejected: 0,
-    };
-    summary.objectives = manifests
-        .targets()
-        .iter()
-        .map(|target| target.judge(&records))
-        .collect();
-    summary.sites = manifests
-        .sites
-        .iter()
-        .map(|site| Site {
-            name: site.name_any(),
-            ownership: manifests::ownership(site).to_owned(),
-            servers_peak: totals.peaks.get(&site.name_any()).copied().unwrap_or(0),
-        })
-        .collect();
-    summary.sites.sort_by(|a, b| a.name.cmp(&b.name));
-    summary.scale_ups = totals.added;
-    summary.drains = totals.drains;
-    summary.leases = Leases {
-        bought: totals.bought,
-        returned: totals.returned,
-    };
-    let mut currencies = manifests.groups.iter().map(manifests::hourly);
-    summary.cost = Cost {
-        currency: currencies
-            .next()
-            .transpose()?
-            .map_or("USD".to_owned(), |(_, currency)| currency),
-        total: round((totals.leases + totals.energy).as_f64(), 4),
-        leases: round(totals.leases.as_f64(), 4),
-        energy: round(totals.energy.as_f64(), 4),
-    };
-    let resident = world.operator.resident_bytes().unwrap_or(0);
-    summary.operator_resident_mib = round(resident as f64 / 1_048_576.0, 1);
-    summary.worst_lag_ms = Lag {
-        load: round(seen.worst_lag_ms, 0),
-        fleet: world.fleet.lag().virtual_ms.as_millis() as f64,
-    };
-    Ok(())
-}
-
-fn write_json(path: &Path, summary: &Summary) -> Result<()> {
-    let mut text = serde_json::to_string_pretty(summary)?;
-    text.push('\n');
-    std::fs::write(path, text).with_context(|| format!("writing {}", path.display()))
-}
-
-/// Says how to look around, and waits for Ctrl-C: clusters, fleet and router live as long as this process.
-async fn keep(world: &World, manifests: &Manifests) -> Result<()> {
-    println!("Everything keeps running until Ctrl-C. Try, in another terminal:\n");
-    if let Programs::MultiCall(binary) = crate::cluster::binary().await? {
-        println!("  alias kubectl='{} kubectl'   # if you have none", binary.display());
-    }
-    for (name, cluster) in &world.clusters {
-        println!("  export KUBECONFIG={}   # {name}", cluster.kubeconfig().display());
-    }
-    let (namespace, pool) = (manifests.namespace(), manifests.pool.name_any());
-    for command in [
-        "kubectl get pomarium -A".to_owned(),
-        format!("kubectl describe serverpool {pool} -n {namespace}"),
-        format!("kubectl get pods -n {namespace} -L pomarium.dev/serving -o wide"),
-        "kubectl get nodes -L pomarium.dev/group".to_owned(),
-        "kubectl get events -A --sort-by=.lastTimestamp".to_owned(),
-        "kubectl explain serverpool.spec.objectives".to_owned(),
-    ] {
-        println!("  {command}");
-    }
-    println!("\n  curl {}", world.router.metrics_url());
-    tokio::signal::ctrl_c().await?;
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -377,6 +323,13 @@ mod tests {
         }
         let good = Options::try_parse_from(["demo", "--headless", "--json", "out.json", "--time-scale", "20"]);
         assert!(good.is_ok_and(|options| options.headless && options.json.is_some()));
+    }
+
+    #[test]
+    fn a_summary_that_could_not_be_written_is_refused_before_anything_starts() {
+        let options = Options::parse_from(["demo", "--headless", "--json", "/nowhere/out.json"]);
+        let refused = run_to_end(options).map_err(|error| error.to_string());
+        assert_eq!(refused, Err("writing /nowhere/out.json".to_owned()));
     }
 
     #[test]

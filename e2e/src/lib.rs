@@ -4,6 +4,7 @@
 //! - [`chart`]: installs the Helm chart, for the rights that everything here runs with
 //! - [`cluster`]: etcd, API server, controller manager and scheduler as local processes, kubectl and Helm beside them
 //! - [`operator_process`]: the `pomarium` binary, started, killed and measured as users run it
+//! - [`host`], [`readiness`]: what the machine, and the conditions of Pods and Nodes, say
 //! - [`time`]: the compressed time that all of them share
 //! - [`wait`]: waiting for a condition with a bound, never for a guess
 //! - [`watchdog`]: nothing outlives the process that started it
@@ -18,8 +19,10 @@ pub mod chart;
 pub mod cluster;
 pub mod demo;
 pub mod fleet;
+pub mod host;
 pub mod load;
 pub mod operator_process;
+pub mod readiness;
 pub mod router;
 pub mod summary;
 pub mod time;

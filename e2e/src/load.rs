@@ -311,6 +311,7 @@ mod tests {
     use http::{HeaderMap, StatusCode};
 
     use super::*;
+    use crate::wait::until;
 
     fn arrival(arrival_ms: u64, prompt_tokens: u32) -> Arrival {
         Arrival {
@@ -346,16 +347,14 @@ mod tests {
         address
     }
 
-    async fn replayed(arrivals: &[Arrival], target: SocketAddr, stop: &CancellationToken) -> Arc<Ledger> {
-        let ledger = Arc::new(Ledger::default());
+    async fn replay_to(target: SocketAddr, arrivals: &[Arrival], ledger: &Arc<Ledger>, stop: &CancellationToken) {
         let config = Config {
             target,
             model: "m".into(),
             scale: 10.0,
-            request_timeout: Duration::from_millis(500),
+            request_timeout: Duration::from_secs(5),
         };
-        replay(arrivals, &config, &ledger, stop).await;
-        ledger
+        replay(arrivals, &config, ledger, stop).await;
     }
 
     #[tokio::test]
@@ -368,7 +367,8 @@ mod tests {
             (5, Outcome::Cut),
         ];
         let arrivals: Vec<_> = cases.iter().map(|(case, _)| arrival(u64::from(*case), *case)).collect();
-        let ledger = replayed(&arrivals, server().await, &CancellationToken::new()).await;
+        let ledger = Arc::default();
+        replay_to(server().await, &arrivals, &ledger, &CancellationToken::new()).await;
         let mut records = ledger.records();
         records.sort_by_key(|record| record.arrival_ms);
         assert_eq!(
@@ -393,9 +393,10 @@ mod tests {
     async fn requests_are_sent_on_time_even_if_nothing_is_answered() {
         let arrivals: Vec<_> = (0..20).map(|index| arrival(index * 100, 4)).collect();
         let start = Instant::now();
-        let ledger = replayed(&arrivals, server().await, &CancellationToken::new()).await;
-        // The trace takes 190 ms; then the last one times out after 500 ms. One after the other would take 10 s.
-        assert!(start.elapsed() < Duration::from_secs(5));
+        let ledger = Arc::default();
+        replay_to(server().await, &arrivals, &ledger, &CancellationToken::new()).await;
+        // The trace takes 190 ms; then the last one times out after 5 s. One after the other would take 100 s.
+        assert!(start.elapsed() < Duration::from_secs(50));
         assert_eq!(ledger.snapshot().failed, 20);
     }
 
@@ -403,8 +404,13 @@ mod tests {
     async fn a_replay_that_is_stopped_finishes_what_it_has_sent_and_sends_no_more() {
         let arrivals = [arrival(0, 1), arrival(0, 1), arrival(3_600_000, 1)];
         let stop = CancellationToken::new();
-        let (ledger, ()) = tokio::join!(replayed(&arrivals, server().await, &stop), async {
-            tokio::time::sleep(Duration::from_millis(50)).await;
+        let (target, ledger) = (server().await, Arc::default());
+        tokio::join!(replay_to(target, &arrivals, &ledger, &stop), async {
+            until(Duration::from_secs(20), "both to be sent", async || {
+                ledger.snapshot().sent == 2
+            })
+            .await
+            .unwrap();
             stop.cancel();
         });
         let seen = ledger.snapshot();

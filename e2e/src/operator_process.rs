@@ -5,7 +5,7 @@
 //! itself, without a chance to clean up.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -14,6 +14,7 @@ use tokio::sync::OnceCell;
 
 use crate::chart;
 use crate::cluster::{self, ControlPlane, Process, show_progress};
+use crate::host;
 use crate::wait::{TimedOut, eventually};
 
 /// Longest wait for an answer of the operator's own endpoints.
@@ -108,7 +109,7 @@ impl Operator {
             .map_err(file_error("a temporary folder"))?;
         std::fs::write(folder.path().join("kubeconfig"), &config.kubeconfig)
             .map_err(file_error("the operator's kubeconfig"))?;
-        let (metrics, health) = free_addresses().map_err(file_error("ports for the operator"))?;
+        let [metrics, health] = host::free_addresses().map_err(file_error("ports for the operator"))?;
         let process = spawn(&binary, &config, folder.path(), metrics, health)?;
         Ok(Self {
             config,
@@ -206,6 +207,7 @@ impl Operator {
 
     /// Waits until `/readyz` says so.
     pub async fn wait_until_ready(&self, limit: Duration) -> Result<(), OperatorError> {
+        let _progress = show_progress("waiting for the operator to be ready", None);
         eventually(limit, "the operator to be ready", async || match self.readyz().await {
             Ok((200, _)) => Ok(()),
             Ok((status, text)) => Err(format!("status {status}: {text}")),
@@ -218,12 +220,9 @@ impl Operator {
         })
     }
 
-    /// Resident memory in bytes; `None` where the system does not say (`/proc` is Linux) or the process has ended.
+    /// Resident memory in bytes; `None` if the process has ended.
     pub fn resident_bytes(&self) -> Option<u64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).ok()?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-        let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-        Some(kib * 1024)
+        host::resident_bytes(self.id())
     }
 }
 
@@ -256,7 +255,10 @@ fn build() -> Result<PathBuf, OperatorError> {
         Some(name) => name,
     };
     let target = profile_folder.parent().unwrap_or(profile_folder);
-    let progress = show_progress("building the operator with Cargo", None);
+    let progress = show_progress(
+        "building the operator with Cargo",
+        Some("the first time about 3 minutes on 2 cores"),
+    );
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command
         .args([
@@ -333,12 +335,6 @@ fn spawn(
         .env_remove("KUBECONFIG")
         .envs(config.env.iter().map(|(name, value)| (name, value)));
     Process::spawn("pomarium", command, folder.join("operator.log")).map_err(file_error(&binary.display().to_string()))
-}
-
-fn free_addresses() -> io::Result<(SocketAddr, SocketAddr)> {
-    // Both are held until both are known, so that they differ.
-    let (one, two) = (TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?);
-    Ok((one.local_addr()?, two.local_addr()?))
 }
 
 async fn get(address: SocketAddr, path: &str) -> Result<(u16, String), OperatorError> {

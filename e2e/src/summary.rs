@@ -40,6 +40,22 @@ pub struct Summary {
     pub operator_resident_mib: f64,
     /// Pools that never became Ready.
     pub never_ready: Vec<String>,
+    /// Of `seconds`, those in which programs were built or looked up.
+    pub seconds_building: f64,
+    /// How the replay ended.
+    pub ended: Ended,
+}
+
+/// How a replay ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub enum Ended {
+    /// The whole trace was replayed and every answer awaited.
+    #[default]
+    Complete,
+    /// Somebody stopped it.
+    Interrupted,
+    /// It was given up, because it took far longer than it should.
+    OutOfTime,
 }
 
 /// What became of the requests.
@@ -198,9 +214,22 @@ pub fn round(value: f64, decimals: i32) -> f64 {
 }
 
 impl Summary {
-    /// Whether the run kept its promises: no request lost, every pool Ready.
+    /// Whether the run kept its promises: all of it replayed, no request lost, every pool Ready.
     pub fn is_good(&self) -> bool {
-        self.requests.cut == 0 && self.requests.failed == 0 && self.never_ready.is_empty()
+        let Requests {
+            sent,
+            completed,
+            cut,
+            failed,
+            ..
+        } = self.requests;
+        let nothing_lost = cut == 0 && failed == 0 && completed == sent;
+        nothing_lost && self.ended == Ended::Complete && self.never_ready.is_empty()
+    }
+
+    /// Real time that everything but building took.
+    pub fn seconds_once_built(&self) -> f64 {
+        self.seconds - self.seconds_building
     }
 
     /// For people.
@@ -282,6 +311,14 @@ impl Summary {
         for pool in &self.never_ready {
             line("NEVER READY", pool.clone());
         }
+        match self.ended {
+            Ended::Complete => {}
+            Ended::Interrupted => line("INTERRUPTED", "the figures are those of a part of the trace".to_owned()),
+            Ended::OutOfTime => line(
+                "OUT OF TIME",
+                format!("given up with {} requests unanswered", sent - completed - cut - failed),
+            ),
+        }
         text
     }
 }
@@ -344,6 +381,7 @@ mod tests {
             trace: "azure-conv-2023.csv.gz".into(),
             seconds_to_ready: 2.5,
             operator_resident_mib: 21.0,
+            seconds_building: 1.5,
             ..Summary::default()
         }
     }
@@ -357,7 +395,8 @@ mod tests {
             r#"{"metric":"InterTokenLatency","percentile":95,"attainment":1.0,"thresholdSeconds":0.2,"valueSeconds":0.095}],"#,
             r#""sites":[{"name":"cupertino","ownership":"Owned","serversPeak":12}],"scaleUps":5,"drains":4,"#,
             r#""leases":{"bought":2,"returned":2},"cost":{"currency":"USD","total":3.25,"leases":3.0,"energy":0.25},"seconds":270.5,"#,
-            r#""replayedSeconds":3600.0,"timeScale":15.0,"trace":"azure-conv-2023.csv.gz","worstLagMs":{"load":0.0,"fleet":0.0},"secondsToReady":2.5,"operatorResidentMib":21.0,"neverReady":[]}"#,
+            r#""replayedSeconds":3600.0,"timeScale":15.0,"trace":"azure-conv-2023.csv.gz","worstLagMs":{"load":0.0,"fleet":0.0},"secondsToReady":2.5,"operatorResidentMib":21.0,"neverReady":[],"#,
+            r#""secondsBuilding":1.5,"ended":"Complete"}"#,
         );
         assert_eq!(json, expected);
     }
@@ -379,10 +418,13 @@ mod tests {
     #[test]
     fn a_run_is_good_only_if_nothing_was_lost_and_everything_got_ready() {
         assert!(run().is_good());
-        let mut bad = [run(), run(), run()];
+        let mut bad = [run(), run(), run(), run(), run(), run()];
         bad[0].requests.cut = 1;
         bad[1].requests.failed = 1;
         bad[2].never_ready.push("assistants/chat".into());
+        bad[3].requests.completed = 99;
+        bad[4].ended = Ended::Interrupted;
+        bad[5].ended = Ended::OutOfTime;
         assert!(bad.iter().all(|summary| !summary.is_good()));
     }
 

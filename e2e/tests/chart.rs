@@ -7,10 +7,9 @@ use std::fs;
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{Api, ListParams, PostParams};
+use kube::api::{Api, ListParams};
 use pomarium_e2e::chart;
 use pomarium_e2e::cluster::{self, ControlPlane, Output, helm, repository};
 use pomarium_e2e::wait::eventually;
@@ -202,36 +201,6 @@ async fn the_kinds_are_rendered_as_they_were_written_and_kept_only_if_asked() {
     }
 }
 
-/// Whether the ServiceAccount of the release may do something.
-async fn may(client: &kube::Client, verb: &str, group: &str, resource: &str, namespace: &str) -> bool {
-    let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
-    let some = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
-    let user = format!("system:serviceaccount:{}:{}", chart::NAMESPACE, chart::RELEASE);
-    let review = SubjectAccessReview {
-        spec: SubjectAccessReviewSpec {
-            user: Some(user),
-            resource_attributes: Some(ResourceAttributes {
-                verb: some(verb),
-                group: some(group),
-                resource: some(resource),
-                subresource: some(subresource),
-                namespace: some(namespace),
-                ..ResourceAttributes::default()
-            }),
-            ..SubjectAccessReviewSpec::default()
-        },
-        ..SubjectAccessReview::default()
-    };
-    let reviews: Api<SubjectAccessReview> = Api::all(client.clone());
-    reviews
-        .create(&PostParams::default(), &review)
-        .await
-        .unwrap()
-        .status
-        .unwrap()
-        .allowed
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_release_lives_in_a_real_cluster_from_install_to_uninstall() {
     let hub = ControlPlane::start("chart").await.unwrap();
@@ -347,7 +316,9 @@ async fn the_rights_are_enough_and_not_more(client: &kube::Client) {
         ("patch", "", "services", "assistants", true),
         ("delete", "", "services", "assistants", false),
     ] {
-        let allowed = may(client, verb, group, resource, namespace).await;
+        let allowed = chart::is_allowed(client, verb, group, resource, namespace)
+            .await
+            .unwrap();
         assert_eq!(allowed, expected, "{verb} {resource}.{group} in '{namespace}'");
     }
 }

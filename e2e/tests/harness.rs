@@ -121,13 +121,11 @@ fn a_panic_takes_the_cluster_with_it() {
     assert!(!folder.exists());
 }
 
-/// Not a test by itself: what `a_sigkill_takes_the_cluster_with_it` starts, and kills.
-#[tokio::test]
-#[ignore = "holds a cluster until its process is killed"]
-async fn holds_a_cluster_until_killed() {
-    let Some(told) = std::env::var_os("POMARIUM_TEST_HOLD") else {
-        return;
-    };
+/// Names the file in which the process that is to be killed says what it has started.
+const HOLD: &str = "POMARIUM_TEST_HOLD";
+
+/// Starts a cluster, tells `told` of it, and holds it until this process is killed.
+async fn hold_a_cluster(told: &Path) {
     let plane = ControlPlane::builder("killed")
         .without_scheduler()
         .without_controller_manager()
@@ -141,7 +139,7 @@ async fn holds_a_cluster_until_killed() {
         .into_iter()
         .map(|(_, pid)| pid.to_string())
         .collect();
-    let unfinished = Path::new(&told).with_extension("unfinished");
+    let unfinished = told.with_extension("unfinished");
     std::fs::write(
         &unfinished,
         format!("{}\n{}", plane.folder().display(), lines.join("\n")),
@@ -153,11 +151,15 @@ async fn holds_a_cluster_until_killed() {
 
 #[tokio::test]
 async fn a_sigkill_takes_the_cluster_with_it() {
+    // The test starts itself a second time: that process is the one to be killed.
+    if let Some(told) = std::env::var_os(HOLD) {
+        return hold_a_cluster(Path::new(&told)).await;
+    }
     let folder = tempfile::tempdir().unwrap();
     let told = folder.path().join("told");
     let mut holder = Command::new(std::env::current_exe().unwrap())
-        .args(["--ignored", "--exact", "holds_a_cluster_until_killed"])
-        .env("POMARIUM_TEST_HOLD", &told)
+        .args(["--exact", "a_sigkill_takes_the_cluster_with_it"])
+        .env(HOLD, &told)
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()

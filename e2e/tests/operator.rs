@@ -19,7 +19,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 async fn the_rights_of_the_chart_are_enough_from_the_start_to_a_good_end() {
     let hub = ControlPlane::start("operator").await.unwrap();
     let client = hub.client().await.unwrap();
-    let mut operator = Operator::start_as_chart(&hub, &["--leader-lease-duration=3s"])
+    let mut operator = Operator::start_as_chart(&hub, &["--leader-lease-duration=10s"])
         .await
         .unwrap();
     operator.wait_until_ready(LIMIT).await.unwrap();

@@ -9,7 +9,7 @@ use pomarium_e2e::cluster::repository;
 #[test]
 fn the_image_is_built_from_files_that_exist_and_runs_as_a_numbered_user() {
     let dockerfile = fs::read_to_string(repository().join("operator/Dockerfile")).unwrap();
-    let ignored = fs::read_to_string(repository().join(".dockerignore")).unwrap();
+    let ignored = fs::read_to_string(repository().join("operator/Dockerfile.dockerignore")).unwrap();
     let mut copied = 0;
     for line in dockerfile
         .lines()
@@ -20,7 +20,7 @@ fn the_image_is_built_from_files_that_exist_and_runs_as_a_numbered_user() {
             assert!(repository().join(source).exists(), "{line}");
             assert!(
                 ignored.lines().any(|kept| kept == format!("!{source}")),
-                ".dockerignore leaves out {source}"
+                "Dockerfile.dockerignore leaves out {source}"
             );
             copied += 1;
         }

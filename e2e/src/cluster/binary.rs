@@ -59,6 +59,12 @@ pub enum BinaryError {
         /// What it says.
         path: PathBuf,
     },
+    /// Not on Linux.
+    #[error(
+        "starting local clusters needs Linux, where every emulated server can have an address in 127.0.0.0/8 of its own; this is {0}. \
+         The operator itself builds here: cargo build --package pomarium"
+    )]
+    NotLinux(&'static str),
     /// No Go tool chain.
     #[error(
         "building the local control plane needs Go 1.26 or newer, and `go` cannot be run ({0}): install it from https://go.dev/dl, \
@@ -99,7 +105,20 @@ pub async fn binary() -> Result<&'static Programs, BinaryError> {
         .await
 }
 
+/// Whether local clusters can run on this system at all; asked before anything is built for them.
+pub fn supported() -> Result<(), BinaryError> {
+    supported_on(std::env::consts::OS)
+}
+
+fn supported_on(system: &'static str) -> Result<(), BinaryError> {
+    match system {
+        "linux" => Ok(()),
+        other => Err(BinaryError::NotLinux(other)),
+    }
+}
+
 fn find_or_build() -> Result<Programs, BinaryError> {
+    supported()?;
     let programs = if let Some(path) = from_env("POMARIUM_CONTROLPLANE")? {
         Programs::MultiCall(path)
     } else if let Some(path) = from_env("KUBEBUILDER_ASSETS")? {
@@ -255,6 +274,16 @@ mod tests {
         assert_eq!(hash_of_sources(folder.path()).unwrap(), before);
         fs::write(folder.path().join("main.go"), "package main // changed").unwrap();
         assert_ne!(hash_of_sources(folder.path()).unwrap(), before);
+    }
+
+    #[test]
+    fn another_system_than_linux_is_told_so_before_anything_is_built() {
+        assert!(supported_on("linux").is_ok());
+        let refused = supported_on("macos").unwrap_err().to_string();
+        assert!(
+            refused.contains("needs Linux") && refused.contains("this is macos"),
+            "{refused}"
+        );
     }
 
     #[test]

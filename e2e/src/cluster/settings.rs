@@ -1,6 +1,5 @@
 //! The files and flags of a local control plane.
 
-use std::net::TcpListener;
 use std::path::Path;
 use std::{fs, io};
 
@@ -10,6 +9,7 @@ use ring::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair};
 
 use crate::cluster::Builder;
 use crate::cluster::audit;
+use crate::host;
 
 /// Name of the audit log in the cluster's folder.
 pub(crate) const AUDIT_LOG: &str = "audit.log";
@@ -29,16 +29,13 @@ pub(crate) struct Ports {
 }
 
 impl Ports {
-    /// Asks the kernel for three. They are held until all are known, so that they differ.
+    /// Asks the kernel for three.
     pub(crate) fn free() -> io::Result<Self> {
-        let held = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0"));
-        let [etcd, etcd_peer, api_server] =
-            held.map(|listener| listener.and_then(|held| Ok((held.local_addr()?.port(), held))));
-        let (etcd, etcd_peer, api_server) = (etcd?, etcd_peer?, api_server?);
+        let [etcd, etcd_peer, api_server] = host::free_addresses()?.map(|address| address.port());
         Ok(Self {
-            etcd: etcd.0,
-            etcd_peer: etcd_peer.0,
-            api_server: api_server.0,
+            etcd,
+            etcd_peer,
+            api_server,
         })
     }
 }

@@ -23,6 +23,7 @@ use super::manifests::{self, Manifests};
 use super::tally::{ReplicaSeen, Replicas};
 use crate::fleet::Fleet;
 use crate::load::{self, Ledger, percentile};
+use crate::readiness::pod_is_ready;
 use crate::router::Router;
 use crate::summary::Target;
 use crate::time::VirtualTime;
@@ -411,14 +412,12 @@ async fn follow(pods: Api<Pod>, selector: String, site: String, replicas: Arc<Mu
 
 fn replica(site: &str, pod: &Pod) -> ReplicaSeen {
     let deleted = pod.metadata.deletion_timestamp.is_some();
-    let mut conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
-    let ready = conditions.any(|condition| condition.type_ == "Ready" && condition.status == "True");
     let labelled = pod.labels().get(labels::SERVING).is_some_and(|value| value == "true");
     ReplicaSeen {
         site: site.to_owned(),
         uid: pod.uid().unwrap_or_default(),
         server: pod.annotations().get(labels::SERVER).cloned().unwrap_or_default(),
-        serving: ready && labelled && !deleted,
+        serving: pod_is_ready(pod) && labelled && !deleted,
         draining: deleted || pod.annotations().contains_key(labels::DRAIN),
     }
 }

@@ -6,11 +6,13 @@ use std::time::Duration;
 use anyhow::Result;
 use pomarium_kernel::time::{Span, Timestamp};
 use pomarium_sim::trace::Arrival;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::manifests::Manifests;
 use super::setup::World;
 use crate::load;
+use crate::summary::Ended;
 use crate::view::Picture;
 use crate::view::terminal::Screen;
 
@@ -26,14 +28,15 @@ const PICTURE_EVERY: Duration = Duration::from_millis(500);
 /// Real time between two lines without a terminal.
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
-/// Replays, shows, and waits until what was leased is given back.
+/// Replays, shows, and waits until what was leased is given back; gives up at `deadline`.
 pub(crate) async fn run(
     world: &World,
     manifests: &Manifests,
     arrivals: &[Arrival],
     trace: &str,
     screen: bool,
-) -> Result<()> {
+    deadline: Instant,
+) -> Result<Ended> {
     let config = load::Config {
         target: world.router.address(),
         model: manifests.pool.spec.model.name.clone(),
@@ -49,11 +52,19 @@ pub(crate) async fn run(
         stage: format!("replaying {trace}"),
     };
     let work = async {
-        load::replay(arrivals, &config, &world.ledger, &quit).await;
-        if !quit.is_cancelled() {
-            wait_for_returns(world, &quit).await;
-        }
+        let replayed = async {
+            load::replay(arrivals, &config, &world.ledger, &quit).await;
+            if !quit.is_cancelled() {
+                wait_for_returns(world, &quit).await;
+            }
+        };
+        let in_time = tokio::time::timeout_at(deadline, replayed).await;
         done.cancel();
+        match in_time {
+            _ if quit.is_cancelled() => Ended::Interrupted,
+            Ok(()) => Ended::Complete,
+            Err(_) => Ended::OutOfTime,
+        }
     };
     let meter = async {
         while done
@@ -77,8 +88,9 @@ pub(crate) async fn run(
             shown.as_lines(world, &done).await
         }
     };
-    let ((), (), (), shown) = tokio::join!(work, meter, interrupt, show);
-    shown
+    let (ended, (), (), shown) = tokio::join!(work, meter, interrupt, show);
+    shown?;
+    Ok(ended)
 }
 
 /// Waits until every lease has ended, for a bounded time.

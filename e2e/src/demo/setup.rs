@@ -39,13 +39,17 @@ pub(crate) struct World {
     pub(crate) time: VirtualTime,
 }
 
-/// Builds all of it.
-pub(crate) async fn build(manifests: &Manifests, scale: f64, steps: &mut Steps) -> Result<World> {
+/// Finds or builds the programs.
+pub(crate) async fn programs(steps: &mut Steps) -> Result<()> {
     steps
-        .next("control plane and operator binaries (built once; the first time about 4 minutes with Go, 3 with Cargo)");
+        .next("control plane and operator binaries (built once; the first time about 5 minutes with Go, 3 with Cargo)");
     cluster::binary().await?;
     operator_process::built().await?;
+    Ok(())
+}
 
+/// Starts all of it.
+pub(crate) async fn build(manifests: &Manifests, scale: f64, steps: &mut Steps) -> Result<World> {
     let names: Vec<_> = manifests.sites.iter().map(ResourceExt::name_any).collect();
     steps.next(&format!("clusters {} (about 10 s)", names.join(" and ")));
     let started = names

@@ -30,6 +30,7 @@ use super::cluster::{Backoff, Server, call};
 use super::figures::Kind;
 use super::group::ModelProfile;
 use super::process::{Process, Spec};
+use crate::readiness::pod_is_ready;
 
 /// The container that serves; the first one if none has that name.
 const ENGINE_CONTAINER: &str = "engine";
@@ -343,7 +344,7 @@ impl Kubelet {
     /// Writes the status if it is not what the Pod says.
     async fn write_status(&mut self, pod: &Pod) -> Result<(), super::cluster::CallError> {
         let status = self.status(pod);
-        if self.written.as_ref() == Some(&status) && says_ready(pod) == self.is_ready() {
+        if self.written.as_ref() == Some(&status) && pod_is_ready(pod) == self.is_ready() {
             return Ok(());
         }
         let patch = json!({"metadata": {"uid": self.uid}, "status": status});
@@ -452,12 +453,4 @@ fn port(container: &Container) -> Option<u16> {
 fn engine(pod: &Pod) -> Option<EngineType> {
     let named = pod.metadata.annotations.as_ref()?.get(labels::ENGINE)?;
     serde_json::from_value(json!(named)).ok()
-}
-
-fn says_ready(pod: &Pod) -> bool {
-    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
-    conditions
-        .into_iter()
-        .flatten()
-        .any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }

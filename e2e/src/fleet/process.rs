@@ -331,5 +331,3 @@ async fn dead(ailments: &mut watch::Receiver<Ailments>) {
 
 #[cfg(test)]
 mod tests;
-#[cfg(test)]
-mod throughput;

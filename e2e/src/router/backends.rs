@@ -12,6 +12,7 @@ use pomarium_kernel::engine::StepTimes;
 
 use super::dispatch::Dispatcher;
 use super::{Backend, BackendId, Router};
+use crate::readiness::pod_is_ready;
 
 /// Name of the engine's port in a Pod.
 const PORT: &str = "http";
@@ -114,14 +115,12 @@ fn endpoint(pod: &Pod) -> Option<SocketAddr> {
     }
     let serving = pod.labels().get(labels::SERVING).is_some_and(|value| value == "true");
     let status = pod.status.as_ref()?;
-    let mut conditions = status.conditions.iter().flatten();
-    let ready = conditions.any(|condition| condition.type_ == "Ready" && condition.status == "True");
     let ip: IpAddr = status.pod_ip.as_ref()?.parse().ok()?;
     let containers = &pod.spec.as_ref()?.containers;
     let mut ports = containers.iter().flat_map(|container| container.ports.iter().flatten());
     let port = ports.find(|port| port.name.as_deref() == Some(PORT))?;
     let port = u16::try_from(port.container_port).ok()?;
-    (serving && ready).then(|| SocketAddr::new(ip, port))
+    (serving && pod_is_ready(pod)).then(|| SocketAddr::new(ip, port))
 }
 
 #[cfg(test)]

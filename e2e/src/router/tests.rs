@@ -9,6 +9,7 @@ use futures::{Stream, StreamExt, stream};
 use tokio::sync::Semaphore;
 
 use super::*;
+use crate::wait;
 use dispatch::tests::backend;
 
 fn config() -> Config {
@@ -65,11 +66,8 @@ fn install_tls() {
 }
 
 async fn until(what: &str, mut condition: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !condition() {
-        assert!(start.elapsed() < Duration::from_secs(20), "waited in vain: {what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    let held = wait::until(Duration::from_secs(20), what, async || condition()).await;
+    held.unwrap();
 }
 
 #[tokio::test]

@@ -67,6 +67,16 @@ impl Clock {
         Duration::from_millis(span.as_millis()).div_f64(self.scale)
     }
 
+    /// How much virtual time passes in `real`.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "`as` saturates; neither factor is negative"
+    )]
+    pub fn virtual_span(&self, real: Duration) -> Span {
+        Span::from_millis((real.as_secs_f64() * 1_000.0 * self.scale).round() as u64)
+    }
+
     /// How long it takes until `at`; zero if it has passed.
     pub fn real_duration_until(&self, at: Timestamp) -> Duration {
         self.real_duration(at.since(self.now()))
@@ -117,6 +127,7 @@ mod tests {
             );
         }
         assert_eq!(clock.real_duration(Span::from_hours(1)), Duration::from_secs(180));
+        assert_eq!(clock.virtual_span(Duration::from_secs(180)), Span::from_hours(1));
     }
 
     #[test]

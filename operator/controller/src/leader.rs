@@ -373,7 +373,7 @@ mod tests {
         (Election::new(fake.client(), settings(identity), gate.clone()), gate)
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn of_two_candidates_one_leads_and_the_other_follows_when_it_resigns() {
         let fake = FakeLease::default();
         let ((first, first_gate), (second, second_gate)) = (candidate(&fake, "first"), candidate(&fake, "second"));
@@ -398,7 +398,7 @@ mod tests {
         assert_eq!(fake.holder(), "second");
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn the_gate_shuts_in_time_when_the_api_server_stops_answering() {
         let fake = FakeLease::default();
         let (election, gate) = candidate(&fake, "us");
@@ -416,7 +416,7 @@ mod tests {
         );
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_leader_whose_lease_was_taken_stops_at_its_next_renewal() {
         let fake = FakeLease::default();
         let (election, gate) = candidate(&fake, "us");

@@ -63,6 +63,8 @@ const DRAIN_INTERVAL: Span = Span::from_secs(2);
 const SHORTEST: Duration = Duration::from_millis(100);
 /// Samples older than this are no measurement of now.
 const STALE: Span = Span::from_secs(45);
+/// However compressed time is, a sample is not stale before this many questions in a row could have timed out.
+const TRIES: u32 = 3;
 /// Engines asked at the same time.
 const CONCURRENCY: usize = 32;
 /// An answer is never longer. vLLM's is about 100 kB, a gateway's with a thousand pools a few megabytes.
@@ -228,6 +230,7 @@ impl Meter {
     }
 
     fn publish(&self, targets: &Targets, memory: &Memory, now: Timestamp) {
+        let stale = self.stale();
         for (pool, target) in &targets.pools {
             let Some(ledger) = memory.ledgers.get(pool) else {
                 continue;
@@ -239,13 +242,13 @@ impl Meter {
             let measured = target
                 .objectives
                 .iter()
-                .map(|objective| ledger.measured(objective, names, pool, now, STALE));
+                .map(|objective| ledger.measured(objective, names, pool, now, stale));
             let loads = target
                 .pods
                 .iter()
                 .filter_map(|pod| Some((pod.uid.clone(), *memory.loads.get(&pod.uid)?)));
             let measurement = Measurement {
-                demand: ledger.demand(pool, now, STALE),
+                demand: ledger.demand(pool, now, stale),
                 measured: measured.collect(),
                 loads: loads.collect(),
             };
@@ -334,6 +337,10 @@ impl Meter {
 
     fn real(&self, span: Span) -> Duration {
         self.clock.real_duration(span).max(SHORTEST)
+    }
+
+    fn stale(&self) -> Span {
+        STALE.max(self.clock.virtual_span(self.bounds().time * TRIES))
     }
 
     /// Within one interval, but never so short that a busy machine could not answer in time.

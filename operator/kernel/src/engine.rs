@@ -1,10 +1,9 @@
 //! The reference engine, one iteration at a time.
 //!
-//! Iteration-level continuous batching (DESIGN of the project: "capacity: what one server can carry"). Requests wait
-//! first-in-first-out; one is admitted when a slot is free and its whole context (prompt + output) fits the KV cache.
-//! One iteration decodes one token of every running sequence that has finished its prompt, and prefills up to
-//! `prefill_chunk` prompt tokens of the others, oldest first. The iteration that finishes a prompt yields that
-//! request's first token.
+//! Iteration-level continuous batching with chunked prefill. Requests wait first-in-first-out; one is admitted when a slot
+//! is free and its whole context (prompt + output) fits the KV cache. One iteration decodes one token of every running
+//! sequence that has finished its prompt, and prefills up to `prefill_chunk` prompt tokens of the others, oldest first.
+//! The iteration that finishes a prompt yields that request's first token.
 //!
 //! Times are whole nanoseconds, so that `n` equal iterations take exactly `n` times as long as one, in any order of
 //! summation: skipping over iterations gives the same bytes as stepping through them.
@@ -16,7 +15,7 @@ use std::collections::VecDeque;
 use serde::{Deserialize, Serialize};
 
 /// Step times and limits of one machine for one model.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct StepTimes {
     /// Fixed part of an iteration, in ns.
     pub alpha_ns: u64,

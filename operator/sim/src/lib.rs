@@ -6,15 +6,23 @@
 //! |---|---|
 //! | [`trace`] | request traces: who arrives when, with how many tokens |
 //! | [`world`] | requests, machines and time; the policy decides at every tick |
+//! | [`policy`] | the peers' rules, and how they buy machines |
+//! | [`sweep`] | many runs of one scenario: fronts, and the cheapest that attains |
 //! | [`machines`] | leased, booting, loading, serving, draining, given back |
 //! | [`Scrapes`] | what a gateway's metrics say, one tick late |
 //! | [`score`] | attainment of every objective, per trace, window and hour |
-//! | [`schedule`] | what happened to every machine, for third parties |
+//! | [`schedule`] | what happened to every machine, for third parties, and a check that it is possible |
+//! | [`timeline`] | what happened in buckets of time, for reports |
 
+mod histogram;
 pub mod machines;
+pub mod policy;
+mod random;
 pub mod schedule;
 pub mod score;
 mod scrape;
+pub mod sweep;
+pub mod timeline;
 pub mod trace;
 pub mod world;
 

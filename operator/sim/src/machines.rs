@@ -1,7 +1,5 @@
 //! The simulated machines: leased, booting, loading, serving, draining, given back.
 
-use std::collections::BTreeMap;
-
 use pomarium_kernel::engine::skipping::{Finished, SkippingEngine};
 use pomarium_kernel::engine::{RequestId, StepTimes, TooLong};
 
@@ -35,34 +33,40 @@ pub struct GroupModel {
 }
 
 impl GroupModel {
-    /// Whether a machine of this name belongs to the group.
-    pub fn owns(&self, machine: &str) -> bool {
-        machine.strip_prefix(&self.name).is_some_and(|rest| {
-            rest.strip_prefix('-')
-                .is_some_and(|ordinal| !ordinal.is_empty() && ordinal.bytes().all(|byte| byte.is_ascii_digit()))
-        })
+    /// The name of one of its machines.
+    pub fn machine(&self, ordinal: u32) -> String {
+        format!("{}-{ordinal}", self.name)
+    }
+
+    /// The ordinal of a machine of this name, if it is one of the group's.
+    pub fn ordinal(&self, machine: &str) -> Option<u32> {
+        let digits = machine.strip_prefix(&self.name)?.strip_prefix('-')?;
+        let ordinal = digits.parse().ok()?;
+        (ordinal < self.max && self.machine(ordinal) == machine).then_some(ordinal)
     }
 }
 
 /// Where a machine is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// Leased or waking; Ready at this time, in ms.
+    /// Leased or waking.
     Booting {
-        /// When it will be Ready.
+        /// When it is promised to be Ready, in ms; it may be late.
         ready_ms: i64,
     },
     /// Ready, without a replica.
     Idle,
-    /// A replica loads its model; it may serve from this time, in ms.
+    /// A replica loads its model.
     Loading {
-        /// When it may serve.
+        /// When it may serve, in ms.
         loaded_ms: i64,
     },
     /// Takes requests.
     Serving,
     /// Takes no new requests.
     Draining,
+    /// Died. It comes back by itself, nobody knows when, and is paid for.
+    Failed,
     /// Given back.
     Released,
 }
@@ -78,6 +82,10 @@ pub struct Machine {
     pub phase: Phase,
     /// Paid from here, in ms.
     pub leased_ms: i64,
+    /// The last part of its name.
+    pub(crate) ordinal: u32,
+    /// When it will really be Ready, or back from a failure, in ms.
+    pub(crate) due_ms: i64,
     /// Its engine; its clock counts from the simulation's start.
     engine: SkippingEngine,
     /// Requests that were sent here and have not ended.
@@ -86,20 +94,39 @@ pub struct Machine {
     pub(crate) outstanding_ns: u64,
     /// Counts up whenever the engine's next change moves, so that events for an older one are recognised.
     pub(crate) version: u32,
+    /// Accounts count it from here: later than its lease if that began in the history.
+    pub(crate) billed_from_ms: i64,
+    /// The engine's busy time until then.
+    pub(crate) billed_from_busy_ns: u64,
 }
 
 impl Machine {
-    pub(crate) fn new(name: String, group: usize, times: StepTimes, phase: Phase, leased_ms: i64) -> Self {
+    pub(crate) fn new(group: usize, model: &GroupModel, ordinal: u32, phase: Phase, leased_ms: i64) -> Self {
         Self {
-            name,
+            name: model.machine(ordinal),
             group,
             phase,
             leased_ms,
-            engine: SkippingEngine::new(times),
+            ordinal,
+            due_ms: leased_ms,
+            engine: SkippingEngine::new(model.times),
             requests: 0,
             outstanding_ns: 0,
             version: 0,
+            billed_from_ms: leased_ms,
+            billed_from_busy_ns: 0,
         }
+    }
+
+    /// Requests that were sent here and have not ended.
+    pub fn in_flight(&self) -> u32 {
+        self.requests
+    }
+
+    /// The end of its minimum lease, in ms: until then it costs the same, kept or given back.
+    pub fn paid_until_ms(&self, groups: &[GroupModel]) -> i64 {
+        let minimum_ms = groups[self.group].minimum_lease_ms;
+        self.leased_ms.saturating_add_unsigned(minimum_ms)
     }
 
     pub(crate) fn engine(&self) -> &SkippingEngine {
@@ -122,6 +149,22 @@ impl Machine {
     pub(crate) fn take_waiting(&mut self) -> Vec<RequestId> {
         self.engine.take_waiting().collect()
     }
+
+    /// Frees the memory of an engine that will never run again.
+    pub(crate) fn forget_engine(&mut self) {
+        let times = StepTimes {
+            max_batch: 0,
+            ..self.engine.times()
+        };
+        self.version = self.version.wrapping_add(1);
+        self.engine = SkippingEngine::new(times);
+    }
+
+    /// Takes out what runs, as when it dies.
+    pub(crate) fn take_running(&mut self) -> Vec<RequestId> {
+        self.version = self.version.wrapping_add(1);
+        self.engine.take_running()
+    }
 }
 
 /// What was paid, per group.
@@ -137,22 +180,64 @@ pub struct Paid {
     pub machine_hours: f64,
     /// Machines given back before the end of their minimum lease.
     pub early_releases: u32,
+    /// Most machines serving at once.
+    pub peak: u32,
 }
 
-/// Recycling machines: when each name can be leased again, in ms.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Recycling(BTreeMap<String, i64>);
+impl Paid {
+    pub(crate) fn add(&mut self, other: Self) {
+        self.leases += other.leases;
+        self.energy += other.energy;
+        self.obligations += other.obligations;
+        self.machine_hours += other.machine_hours;
+        self.early_releases += other.early_releases;
+        self.peak = self.peak.max(other.peak);
+    }
+}
 
-impl Recycling {
-    pub(crate) fn begin(&mut self, name: &str, until_ms: i64) {
-        self.0.insert(name.to_owned(), until_ms);
+/// One of a group's machines, leased or not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Slot {
+    Held,
+    /// Can be leased from this time, in ms.
+    FreeFrom(i64),
+}
+
+/// Which machines of every group can be leased.
+#[derive(Clone, Debug)]
+pub(crate) struct Slots(Vec<Vec<Slot>>);
+
+impl Slots {
+    pub(crate) fn new(groups: &[GroupModel]) -> Self {
+        Self(
+            groups
+                .iter()
+                .map(|group| vec![Slot::FreeFrom(i64::MIN); group.max as usize])
+                .collect(),
+        )
     }
 
-    pub(crate) fn expire(&mut self, now_ms: i64) {
-        self.0.retain(|_, until_ms| *until_ms > now_ms);
+    /// Takes the lowest ordinal that is free.
+    pub(crate) fn take(&mut self, group: usize, now_ms: i64) -> Option<u32> {
+        let free = |slot: &Slot| matches!(slot, Slot::FreeFrom(from_ms) if *from_ms <= now_ms);
+        let ordinal = self.0[group].iter().position(free)?;
+        self.0[group][ordinal] = Slot::Held;
+        u32::try_from(ordinal).ok()
     }
 
-    pub(crate) fn names(&self) -> impl Iterator<Item = (&str, i64)> {
-        self.0.iter().map(|(name, until_ms)| (name.as_str(), *until_ms))
+    pub(crate) fn give_back(&mut self, group: usize, ordinal: u32, free_from_ms: i64) {
+        self.0[group][ordinal as usize] = Slot::FreeFrom(free_from_ms);
+    }
+
+    pub(crate) fn held(&self, group: usize) -> usize {
+        self.0[group].iter().filter(|slot| **slot == Slot::Held).count()
+    }
+
+    /// When each machine that is not held can be leased, in ms.
+    pub(crate) fn free_from(&self, group: usize) -> impl Iterator<Item = i64> + '_ {
+        self.0[group].iter().filter_map(|slot| match slot {
+            Slot::Held => None,
+            Slot::FreeFrom(from_ms) => Some(*from_ms),
+        })
     }
 }

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use pomarium_kernel::snapshot::{Metric, Objective};
 
+use crate::histogram::Histogram;
 use crate::score::Answered;
 
 /// How far back the rings reach: five minutes of ticks of 15 s, and one more to take differences.
@@ -19,15 +20,20 @@ struct Counters {
     answered: u64,
     ttft_ms: f64,
     itl_ms: f64,
+    with_itl: u64,
     /// Answered within the threshold, per objective, at most four.
     within: [u64; 4],
 }
 
-/// A counter's value at a tick.
-#[derive(Clone, Copy, Debug)]
+/// What the metrics said at a tick.
+#[derive(Clone, Debug)]
 struct Sample {
     at_ms: i64,
     counters: Counters,
+    /// A gauge: requests without an answer, running and waiting.
+    in_flight: u64,
+    ttft: Histogram,
+    itl: Histogram,
 }
 
 /// What the metrics said lately.
@@ -35,6 +41,8 @@ struct Sample {
 pub struct Scrapes {
     thresholds: Vec<(Metric, f64)>,
     now: Counters,
+    ttft: Histogram,
+    itl: Histogram,
     samples: VecDeque<Sample>,
     lengths: VecDeque<(u32, u32)>,
 }
@@ -60,6 +68,8 @@ pub struct Window {
     pub mean_itl_ms: f64,
     /// Share within the threshold, per objective.
     pub attained: [f64; 4],
+    /// Requests without an answer, running and waiting, on average over the samples.
+    pub in_flight: f64,
 }
 
 impl Scrapes {
@@ -68,6 +78,8 @@ impl Scrapes {
         Self {
             thresholds: objectives.iter().take(4).map(threshold).collect(),
             now: Counters::default(),
+            ttft: Histogram::default(),
+            itl: Histogram::default(),
             samples: VecDeque::with_capacity(KEPT + 1),
             lengths: VecDeque::with_capacity(LENGTHS + 1),
         }
@@ -87,6 +99,11 @@ impl Scrapes {
         self.now.answered += 1;
         self.now.ttft_ms += request.ttft_ms;
         self.now.itl_ms += request.itl_ms.unwrap_or(0.0);
+        self.now.with_itl += u64::from(request.itl_ms.is_some());
+        self.ttft.add(request.ttft_ms);
+        if let Some(itl_ms) = request.itl_ms {
+            self.itl.add(itl_ms);
+        }
         for (within, (metric, threshold_ms)) in self.now.within.iter_mut().zip(&self.thresholds) {
             let value_ms = match metric {
                 Metric::TimeToFirstToken => request.ttft_ms,
@@ -96,10 +113,13 @@ impl Scrapes {
         }
     }
 
-    pub(crate) fn scrape(&mut self, at_ms: i64) {
+    pub(crate) fn scrape(&mut self, at_ms: i64, in_flight: u64) {
         self.samples.push_back(Sample {
             at_ms,
             counters: self.now,
+            in_flight,
+            ttft: self.ttft.clone(),
+            itl: self.itl.clone(),
         });
         if self.samples.len() > KEPT {
             self.samples.pop_front();
@@ -108,12 +128,7 @@ impl Scrapes {
 
     /// The last `seconds`, or as much of them as there is; `None` with fewer than two samples.
     pub fn window(&self, seconds: f64) -> Option<Window> {
-        let newest = self.samples.back()?;
-        let oldest = self
-            .samples
-            .iter()
-            .find(|sample| (newest.at_ms - sample.at_ms) as f64 <= seconds * 1_000.0)
-            .filter(|sample| sample.at_ms < newest.at_ms)?;
+        let (oldest, newest) = self.ends(seconds)?;
         let (new, old) = (&newest.counters, &oldest.counters);
         let seconds = (newest.at_ms - oldest.at_ms) as f64 / 1_000.0;
         let arrived = (new.arrived - old.arrived) as f64;
@@ -133,9 +148,38 @@ impl Scrapes {
             mean_output: per((new.output_tokens - old.output_tokens) as f64, arrived),
             answered,
             mean_ttft_ms: per(new.ttft_ms - old.ttft_ms, answered as f64),
-            mean_itl_ms: per(new.itl_ms - old.itl_ms, answered as f64),
+            mean_itl_ms: per(new.itl_ms - old.itl_ms, (new.with_itl - old.with_itl) as f64),
+            in_flight: self.in_flight(oldest.at_ms),
             attained,
         })
+    }
+
+    /// The value of `metric` at `percentile` over the requests answered in the last `seconds`, in ms, as a gateway's histogram
+    /// tells it; `None` if none was.
+    pub fn percentile(&self, metric: Metric, percentile: f64, seconds: f64) -> Option<f64> {
+        let (oldest, newest) = self.ends(seconds)?;
+        match metric {
+            Metric::TimeToFirstToken => newest.ttft.since(Some(&oldest.ttft), percentile),
+            Metric::InterTokenLatency => newest.itl.since(Some(&oldest.itl), percentile),
+        }
+    }
+
+    /// The oldest and the newest sample of the last `seconds`; `None` with fewer than two.
+    fn ends(&self, seconds: f64) -> Option<(&Sample, &Sample)> {
+        let newest = self.samples.back()?;
+        let oldest = self
+            .samples
+            .iter()
+            .find(|sample| (newest.at_ms - sample.at_ms) as f64 <= seconds * 1_000.0)
+            .filter(|sample| sample.at_ms < newest.at_ms)?;
+        Some((oldest, newest))
+    }
+
+    /// Mean of the gauge over the samples after `from_ms`.
+    fn in_flight(&self, from_ms: i64) -> f64 {
+        let after = self.samples.iter().filter(|sample| sample.at_ms > from_ms);
+        let (count, sum) = after.fold((0_u32, 0), |(count, sum), sample| (count + 1, sum + sample.in_flight));
+        sum as f64 / f64::from(count.max(1))
     }
 
     /// Prompt and output lengths of the requests seen lately, oldest first.

@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use flate2::bufread::MultiGzDecoder;
 use serde::{Deserialize, Serialize};
 
+use crate::random::SplitMix;
+
 /// The columns, in this order.
 const HEADER: [&str; 3] = ["arrival_ms", "prompt_tokens", "output_tokens"];
 
@@ -240,7 +242,7 @@ impl Iterator for TraceReader {
 /// is kept with that probability. So a factor under 1 thins. The same seed gives the same requests.
 pub fn scale_rate(arrivals: &[Arrival], factor: f64, seed: u64) -> Vec<Arrival> {
     const JITTER_MS: f64 = 60_000.0;
-    let mut random = SplitMix(seed);
+    let mut random = SplitMix::new(seed);
     let mut scaled = Vec::new();
     let mut rest = if factor.is_finite() { factor.max(0.0) } else { 1.0 };
     let mut first = true;
@@ -261,21 +263,6 @@ pub fn scale_rate(arrivals: &[Arrival], factor: f64, seed: u64) -> Vec<Arrival> 
     }
     scaled.sort();
     scaled
-}
-
-/// The generator `SplitMix64`: small, seeded, and good enough for jitter.
-struct SplitMix(u64);
-
-impl SplitMix {
-    /// Uniform in [0, 1).
-    fn unit(&mut self) -> f64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^= mixed >> 31;
-        (mixed >> 11) as f64 / (1_u64 << 53) as f64
-    }
 }
 
 #[cfg(test)]

@@ -265,7 +265,7 @@ async fn a_client_that_goes_away_frees_its_place() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_that_is_shut_down_finishes_its_answers_and_then_nothing_answers() {
     let rig = Rig::loaded(EngineType::LlamaCpp).await;
-    let early = rig.stream(10, 200).await;
+    let early = rig.stream(10, 2_000).await;
     rig.load(1, 0).await;
     let reading = tokio::spawn(read(early));
     // The hook waits; requests are still taken, which is what a router that has not noticed yet needs.
@@ -277,7 +277,7 @@ async fn a_process_that_is_shut_down_finishes_its_answers_and_then_nothing_answe
     };
     let (late, ended) = tokio::join!(read(late), timeout(PATIENCE, end));
     ended.unwrap();
-    assert_eq!((reading.await.unwrap(), late), ((200, true), (100, true)));
+    assert_eq!((reading.await.unwrap(), late), ((2_000, true), (100, true)));
     assert!(rig.answers_nothing().await);
     assert_eq!((rig.count(|t| &t.completed), rig.count(|t| &t.cut)), (2, 0));
 }

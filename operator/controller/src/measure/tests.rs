@@ -18,6 +18,9 @@ use super::target::Address;
 use super::*;
 use crate::fixture::{empty_client, hub, no_members};
 
+/// Fast enough that two rounds are soon far enough apart for a rate, slow enough that a busy machine does not make a sample old.
+const SCALE: f64 = 50.0;
+
 /// An HTTP server that counts its answers and gives the same text each time, with `{n}` replaced by the count.
 async fn server(text: &'static str) -> u16 {
     let app = Router::new()
@@ -96,12 +99,14 @@ fn targets(source: MetricsSource, engine: EngineType, pods: Vec<PodTarget>) -> T
 }
 
 fn meter(gateway: Option<u16>) -> Meter {
+    meter_at(Clock::compressed(0, SCALE), gateway)
+}
+
+fn meter_at(clock: Clock, gateway: Option<u16>) -> Meter {
     let sources = Sources {
         gateway: gateway.map(|port| format!("http://127.0.0.1:{port}/metrics")),
         prometheus: None,
     };
-    // Fast enough that two rounds are far enough apart for a rate.
-    let clock = Clock::compressed(0, 1_000.0);
     let members = no_members(hub(&empty_client()));
     Meter::new(sources, members, clock, Trigger::default())
 }
@@ -111,8 +116,8 @@ async fn rounds(meter: &Meter, targets: &Targets, rounds: usize) -> Arc<Measurem
     for _ in 0..rounds {
         meter.ask_shared(targets, &memory).await;
         meter.ask_all_engines(targets, &memory).await;
-        // A rate needs time between its ends: a few virtual seconds.
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        // A rate needs time between its ends: five virtual seconds.
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
     Arc::clone(&meter.answers()[&pool()])
 }
@@ -143,6 +148,18 @@ async fn a_gateway_tells_arrivals_and_latencies_of_its_pools() {
         matches!(seen.measured[1], Measured::Unknown { .. }),
         "the gateway could tell ITL and does not: unknown, not ModelOnly"
     );
+}
+
+#[tokio::test]
+async fn a_sample_is_not_stale_before_three_questions_could_have_timed_out() {
+    for (scale, expected) in [(1.0, STALE), (10.0, STALE), (50.0, Span::from_secs(225))] {
+        let meter = meter_at(Clock::compressed(0, scale), None);
+        assert_eq!(meter.stale(), expected, "{scale} times as fast");
+        assert!(
+            meter.clock.real_duration(meter.stale()) >= 3 * meter.bounds().time,
+            "{scale}"
+        );
+    }
 }
 
 #[tokio::test]

@@ -23,16 +23,16 @@ fn machine(alpha: u64, beta: u64, delta: u64) -> Performance {
     }
 }
 
-fn m2_ultra() -> Performance {
+pub(super) fn m2_ultra() -> Performance {
     machine(102, 25, 10)
 }
 
-fn m4_pro() -> Performance {
+pub(super) fn m4_pro() -> Performance {
     machine(184, 46, 23)
 }
 
 /// Both at the 95th percentile.
-fn objectives(ttft_ms: u64, itl_ms: u64) -> Vec<Objective> {
+pub(super) fn objectives(ttft_ms: u64, itl_ms: u64) -> Vec<Objective> {
     [(Metric::TimeToFirstToken, ttft_ms), (Metric::InterTokenLatency, itl_ms)]
         .map(|(metric, threshold)| Objective {
             metric,
@@ -72,7 +72,7 @@ fn sustained(fast: u32, slow: u32, mix: &LengthMix, objectives: &[Objective], di
 
 use Discipline::{LeastWork, Weighted};
 
-/// Reference figures of the design for azure-conv's lengths: TTFT p95 12 s, ITL p95 250 ms.
+/// Reference figures for azure-conv's lengths at TTFT p95 12 s and ITL p95 250 ms.
 #[test]
 fn pooling_gains_are_as_large_as_the_reference_says() {
     for (fast, slow, discipline, expected) in [
@@ -127,7 +127,7 @@ fn predicted_percentiles_are_those_of_the_engine() {
         (1, Weighted, 0.7, 0.20),
         (8, LeastWork, 0.4, 0.15),
         (8, LeastWork, 0.7, 0.05),
-        (8, LeastWork, 0.85, 0.10),
+        (8, LeastWork, 0.85, 0.15),
     ] {
         let servers = [Servers {
             performance: &m2_ultra,

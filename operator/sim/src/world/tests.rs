@@ -3,11 +3,12 @@
 use std::convert::Infallible;
 
 use pomarium_kernel::engine::StepTimes;
-use pomarium_kernel::snapshot::Metric;
+use pomarium_kernel::snapshot::{Metric, Objective};
 use pomarium_kernel::time::Span;
 use pomarium_kernel::units::Fraction;
 
 use super::*;
+use crate::machines::GroupModel;
 
 /// Does what a table says, by the index of the tick.
 struct Script(Vec<(usize, Vec<Command>)>, usize);
@@ -59,11 +60,9 @@ fn scenario() -> Scenario {
             objective(Metric::InterTokenLatency, 250),
         ],
         context_tokens: 4_096,
-        mean_output_tokens: 100.0,
         start_ms: -120_000,
-        score_from_ms: 0,
-        tick_ms: 15_000,
         grace_ms: 600_000,
+        ..Scenario::new(Vec::new(), Vec::new(), 100.0)
     }
 }
 

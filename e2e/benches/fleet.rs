@@ -7,15 +7,11 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use http_body_util::{BodyExt, Full};
-use hyper::body::Bytes;
-use hyper_util::client::legacy::Client;
-use hyper_util::rt::TokioExecutor;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{Api, ListParams, PostParams};
 use pomarium_api::pool::EngineType;
 use pomarium_e2e::cluster::ControlPlane;
-use pomarium_e2e::fleet::{Fleet, FleetConfig, FleetGroup, Machine, ModelProfile, Supply, TICK};
+use pomarium_e2e::fleet::{Fleet, FleetConfig, FleetGroup, Machine, ModelClient, ModelProfile, Supply, TICK};
 use pomarium_e2e::host;
 use pomarium_e2e::readiness::{node_readiness, pod_is_ready};
 use pomarium_e2e::time::VirtualTime;
@@ -44,32 +40,18 @@ const TIMES: StepTimes = StepTimes {
 };
 
 fn group() -> FleetGroup {
-    FleetGroup {
-        name: "own".to_owned(),
-        cluster: "site".to_owned(),
-        labels: BTreeMap::new(),
-        annotations: BTreeMap::new(),
-        machine: Machine {
-            chip: "M4 Pro".to_owned(),
-            cpus: 14,
-            memory_gib: 48,
-        },
-        supply: Supply {
-            maximum: SERVERS,
-            always_on: true,
-            provision: Span::ZERO,
-            boot: Span::ZERO,
-            recycle: Span::ZERO,
-            lease: None,
-        },
-        models: BTreeMap::new(),
-        other_models: Some(ModelProfile {
-            model: "m".to_owned(),
-            engine: EngineType::Vllm,
-            times: TIMES,
-            load_time: Span::ZERO,
-        }),
-    }
+    let machine = Machine {
+        chip: "M4 Pro".to_owned(),
+        cpus: 14,
+        memory_gib: 48,
+    };
+    let model = ModelProfile {
+        model: "m".to_owned(),
+        engine: EngineType::Vllm,
+        times: TIMES,
+        load_time: Span::ZERO,
+    };
+    FleetGroup::new("own", "site", machine, Supply::always_on(SERVERS), model)
 }
 
 /// CPU time of this process so far.
@@ -86,18 +68,6 @@ async fn cores() -> f64 {
     let (cpu, start) = (cpu_time(), Instant::now());
     tokio::time::sleep(MEASURED).await;
     cpu_time().saturating_sub(cpu).as_secs_f64() / start.elapsed().as_secs_f64()
-}
-
-async fn read_stream(address: String) {
-    let body = json!({"max_tokens": 1_000_000, "stream": true, "prompt": "x"}).to_string();
-    let request = http::Request::post(format!("http://{address}:8080/v1/completions"));
-    let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
-    let answer = client
-        .request(request.body(Full::new(body.into())).unwrap())
-        .await
-        .unwrap();
-    let mut body = answer.into_body();
-    while let Some(Ok(_)) = body.frame().await {}
 }
 
 #[tokio::main]
@@ -147,7 +117,8 @@ async fn main() {
     for pod in pods.list(&ListParams::default()).await.unwrap() {
         let address = pod.status.unwrap().pod_ip.unwrap();
         for _ in 0..STREAMS {
-            tokio::spawn(read_stream(address.clone()));
+            let answering = ModelClient::default().ask(&address, 1_000_000).await.unwrap();
+            tokio::spawn(answering.read());
         }
     }
     let running = || fleet.summary().groups["own"].running;

@@ -7,11 +7,11 @@ mod keep;
 mod manifests;
 mod observer;
 mod replay;
+mod report;
 mod setup;
 mod steps;
 mod tally;
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -22,8 +22,7 @@ use pomarium_kernel::time::Span;
 use pomarium_sim::trace::{Arrival, TraceReader, scale_rate};
 use tokio::time::Instant;
 
-use crate::load::Record;
-use crate::summary::{Cost, Ended, Lag, Leases, Requests, Site, Summary, round};
+use crate::summary::{Summary, round};
 use crate::view::terminal::Screen;
 use crate::wait::eventually;
 
@@ -36,9 +35,6 @@ const READY_LIMIT: Duration = Duration::from_secs(90);
 
 /// What everything but the replay may take in real time, once built, before the demo gives up. About twenty seconds are usual.
 const REST_LIMIT: Duration = Duration::from_secs(240);
-
-/// What the demo of the shipped hour should take, once built, at its usual pace.
-const USUAL_LIMIT: Duration = Duration::from_secs(360);
 
 /// Seed of the jitter of `--rate-scale`.
 const SEED: u64 = 1;
@@ -113,7 +109,7 @@ pub fn run_to_end(options: Options) -> Result<bool> {
 async fn run(options: Options) -> Result<bool> {
     crate::cluster::supported()?;
     for file in [&options.json, &options.operator_log].into_iter().flatten() {
-        check_writable(file)?;
+        report::check_writable(file)?;
     }
     let mut steps = Steps::start();
     let trace = options.trace.clone().unwrap_or_else(default_trace);
@@ -172,18 +168,18 @@ async fn run(options: Options) -> Result<bool> {
             world.operator.log_tail()
         ));
     }
-    fill(&mut summary, &world, &manifests)?;
+    report::fill(&mut summary, &world, &manifests)?;
     summary.requests.rejected = too_long;
     summary.seconds = round(steps.seconds(), 1);
     println!("\nPomarium demo, summary\n{}", summary.table());
-    say_if_slow(&summary, replay_time);
+    report::say_if_slow(&summary, replay_time);
     if let Some(path) = &options.json {
-        write_json(path, &summary)?;
+        report::write_json(path, &summary)?;
     }
     if let Some(path) = &options.operator_log {
         std::fs::write(path, world.operator.log()).with_context(|| format!("writing {}", path.display()))?;
     }
-    if options.keep && summary.ended != Ended::Interrupted {
+    if options.keep {
         keep::until_interrupted(&world, &manifests).await?;
     }
     Ok(summary.is_good())
@@ -305,83 +301,6 @@ async fn wait_until_ready(world: &World, manifests: &Manifests, steps: &Steps) -
             vec![name]
         }
     }
-}
-
-/// Takes the figures of the run into the summary.
-fn fill(summary: &mut Summary, world: &World, manifests: &Manifests) -> Result<()> {
-    let records: Vec<Record> = world.ledger.records();
-    let seen = world.ledger.snapshot();
-    let totals = world.observer.totals();
-    let outcomes = world.router.outcomes();
-    summary.requests = Requests {
-        sent: seen.sent,
-        completed: seen.completed,
-        cut: seen.cut,
-        failed: seen.failed,
-        retried: outcomes.retried,
-        rejected: 0,
-    };
-    summary.objectives = manifests
-        .targets()
-        .iter()
-        .map(|target| target.judge(&records))
-        .collect();
-    summary.sites = manifests
-        .sites
-        .iter()
-        .map(|site| Site {
-            name: site.name_any(),
-            ownership: manifests::ownership(site).to_owned(),
-            servers_peak: totals.peaks.get(&site.name_any()).copied().unwrap_or(0),
-        })
-        .collect();
-    summary.sites.sort_by(|a, b| a.name.cmp(&b.name));
-    summary.scale_ups = totals.added;
-    summary.drains = totals.drains;
-    summary.leases = Leases {
-        bought: totals.bought,
-        returned: totals.returned,
-    };
-    let mut currencies = manifests.groups.iter().map(manifests::hourly);
-    summary.cost = Cost {
-        currency: currencies
-            .next()
-            .transpose()?
-            .map_or("USD".to_owned(), |(_, currency)| currency),
-        total: round((totals.leases + totals.energy).as_f64(), 4),
-        leases: round(totals.leases.as_f64(), 4),
-        energy: round(totals.energy.as_f64(), 4),
-    };
-    let resident = world.operator.resident_bytes().unwrap_or(0);
-    summary.operator_resident_mib = round(resident as f64 / 1_048_576.0, 1);
-    summary.worst_lag_ms = Lag {
-        load: round(seen.worst_lag_ms, 0),
-        fleet: world.fleet.lag().virtual_ms.as_millis() as f64,
-    };
-    Ok(())
-}
-
-/// A demo at its usual pace that takes longer than it should says so: its figures may be those of a machine too slow for it.
-fn say_if_slow(summary: &Summary, replay_time: Duration) {
-    let took = summary.seconds_once_built();
-    if replay_time < USUAL_LIMIT && took > USUAL_LIMIT.as_secs_f64() {
-        println!(
-            "It took {took:.0} s once built, and should take less than {} s: this machine is slow or busy. Try --rate-scale 0.5.",
-            USUAL_LIMIT.as_secs()
-        );
-    }
-}
-
-/// Fails before minutes of work whose result could not be written. What the file holds stays until then.
-fn check_writable(path: &Path) -> Result<()> {
-    let opened = File::options().create(true).append(true).open(path);
-    opened.map(drop).with_context(|| format!("writing {}", path.display()))
-}
-
-fn write_json(path: &Path, summary: &Summary) -> Result<()> {
-    let mut text = serde_json::to_string_pretty(summary)?;
-    text.push('\n');
-    std::fs::write(path, text).with_context(|| format!("writing {}", path.display()))
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@
 //! Listens on 127.0.0.0/8 only: each Pod gets an address of its own there.
 
 mod api;
+mod client;
 mod cluster;
 mod faults;
 mod figures;
@@ -40,6 +41,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use client::{Answered, Answering, ModelClient, NoAnswer};
 pub use faults::{Fault, FaultId, MetricsAnswer};
 pub use group::{FleetGroup, Machine, ModelProfile};
 pub use machines::{Lease, LeaseTerms, Server, ServerState, Supply};

@@ -5,16 +5,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Full};
-use hyper::body::Bytes;
-use hyper_util::client::legacy::Client;
-use hyper_util::rt::TokioExecutor;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{Api, DeleteParams, ListParams, PostParams};
 use pomarium_api::pool::EngineType;
 use pomarium_e2e::cluster::ControlPlane;
 use pomarium_e2e::fleet::{
-    Fault, Fleet, FleetConfig, FleetGroup, LeaseTerms, Machine, ModelProfile, ServerState, Supply, TICK,
+    Answered, Answering, Fault, Fleet, FleetConfig, FleetGroup, LeaseTerms, Machine, ModelClient, ModelProfile,
+    ServerState, Supply, TICK,
 };
 use pomarium_e2e::host;
 use pomarium_e2e::readiness::{node_readiness, pod_is_ready};
@@ -32,43 +29,46 @@ const MS: u64 = 1_000_000;
 const LEAD: Span = Span::from_secs(60);
 const LOAD: Span = Span::from_secs(40);
 
-fn group(name: &str, maximum: u32, always_on: bool) -> FleetGroup {
-    FleetGroup {
-        name: name.to_owned(),
-        cluster: "site".to_owned(),
-        labels: BTreeMap::new(),
-        annotations: BTreeMap::new(),
-        machine: Machine {
-            chip: "M4 Pro".to_owned(),
-            cpus: 14,
-            memory_gib: 48,
+fn group(name: &str, supply: Supply) -> FleetGroup {
+    let machine = Machine {
+        chip: "M4 Pro".to_owned(),
+        cpus: 14,
+        memory_gib: 48,
+    };
+    let model = ModelProfile {
+        model: "m".to_owned(),
+        engine: EngineType::LlamaCpp,
+        times: StepTimes {
+            alpha_ns: 10 * MS,
+            beta_ns: 2 * MS,
+            delta_ns: MS,
+            kv_tokens: 20_000,
+            max_batch: 8,
+            prefill_chunk: 256,
         },
-        supply: Supply {
-            maximum,
-            always_on,
-            provision: LEAD,
-            boot: Span::ZERO,
-            recycle: Span::from_secs(400),
-            lease: (!always_on).then_some(LeaseTerms {
-                hourly: Money::from_micros(2_000_000),
-                minimum: Span::from_hours(1),
-            }),
-        },
-        models: BTreeMap::new(),
-        other_models: Some(ModelProfile {
-            model: "m".to_owned(),
-            engine: EngineType::LlamaCpp,
-            times: StepTimes {
-                alpha_ns: 10 * MS,
-                beta_ns: 2 * MS,
-                delta_ns: MS,
-                kv_tokens: 20_000,
-                max_batch: 8,
-                prefill_chunk: 256,
-            },
-            load_time: LOAD,
+        load_time: LOAD,
+    };
+    FleetGroup::new(name, "site", machine, supply, model)
+}
+
+fn own(count: u32) -> FleetGroup {
+    group("own", Supply::always_on(count))
+}
+
+fn hosted(count: u32) -> FleetGroup {
+    let supply = Supply {
+        maximum: count,
+        always_on: false,
+        provision: LEAD,
+        boot: Span::ZERO,
+        // 20 s of real time, so that a busy machine still sees it recycle.
+        recycle: Span::from_secs(400),
+        lease: Some(LeaseTerms {
+            hourly: Money::from_micros(2_000_000),
+            minimum: Span::from_hours(1),
         }),
-    }
+    };
+    group("hosted", supply)
 }
 
 /// A Pod of an engine for servers of `group`, to be placed by the scheduler.
@@ -94,7 +94,8 @@ struct Rig {
     time: VirtualTime,
     nodes: Api<Node>,
     pods: Api<Pod>,
-    http: Client<hyper_util::client::legacy::connect::HttpConnector, Full<Bytes>>,
+    models: ModelClient,
+    http: reqwest::Client,
 }
 
 impl Rig {
@@ -114,21 +115,22 @@ impl Rig {
             time,
             nodes: Api::all(client.clone()),
             pods: Api::namespaced(client, "default"),
-            http: Client::builder(TokioExecutor::new()).build_http(),
+            models: ModelClient::default(),
+            http: {
+                let _ = rustls::crypto::ring::default_provider().install_default();
+                reqwest::Client::builder().no_proxy().build().unwrap()
+            },
         }
     }
 
     async fn api(&self, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
-        let request = http::Request::builder()
-            .method(method)
-            .uri(format!("{}{path}", self.fleet.url()))
-            .header("content-type", "application/json")
-            .body(Full::new(body.map_or_else(Bytes::new, |body| body.to_string().into())))
-            .unwrap();
-        let answer = self.http.request(request).await.unwrap();
-        let status = answer.status().as_u16();
-        let body = answer.into_body().collect().await.unwrap().to_bytes();
-        (status, serde_json::from_slice(&body).unwrap_or(Value::Null))
+        let method = method.parse().unwrap();
+        let mut request = self.http.request(method, format!("{}{path}", self.fleet.url()));
+        if let Some(body) = body {
+            request = request.json(&body);
+        }
+        let answer = request.send().await.unwrap();
+        (answer.status().as_u16(), answer.json().await.unwrap_or(Value::Null))
     }
 
     async fn node_is(&self, name: &str, ready: &str, limit: Duration) -> Node {
@@ -158,16 +160,8 @@ impl Rig {
         .unwrap()
     }
 
-    async fn stream(&self, address: &str, output: u32) -> hyper::body::Incoming {
-        let request = http::Request::post(format!("http://{address}:8080/v1/completions"))
-            .header("x-prompt-tokens", 100)
-            .body(Full::new(
-                json!({"max_tokens": output, "stream": true}).to_string().into(),
-            ))
-            .unwrap();
-        let answer = self.http.request(request).await.unwrap();
-        assert_eq!(answer.status(), 200);
-        answer.into_body()
+    async fn ask(&self, address: &str, tokens: u32) -> Answering {
+        self.models.ask(address, tokens).await.unwrap()
     }
 
     /// Waits until the group's engines work on `count` requests.
@@ -192,18 +186,14 @@ impl Rig {
     }
 }
 
-async fn read(body: hyper::body::Incoming) -> (usize, bool) {
-    let Ok(collected) = body.collect().await else {
-        return (0, false);
-    };
-    let text = String::from_utf8(collected.to_bytes().to_vec()).unwrap();
-    let done = text.ends_with("data: [DONE]\n\n");
-    (text.matches("data: {").count(), done)
+/// All of an answer of `tokens` tokens.
+fn whole(tokens: u64) -> Answered {
+    Answered { tokens, whole: true }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replica_on_an_own_server_loads_serves_and_ends_without_a_cut() {
-    let rig = Rig::start(vec![group("own", 2, true)]).await;
+    let rig = Rig::start(vec![own(2)]).await;
     let node = rig.node_is("own-0", "True", PATIENCE).await;
     let labels = node.metadata.labels.unwrap();
     assert_eq!(
@@ -228,13 +218,12 @@ async fn a_replica_on_an_own_server_loads_serves_and_ends_without_a_cut() {
     );
 
     // Deleted in the middle of an answer: finished, then gone.
-    let long = rig.stream(&address, 4_000).await;
-    let reading = tokio::spawn(read(long));
+    let reading = tokio::spawn(rig.ask(&address, 4_000).await.read());
     rig.runs("own", 1).await;
     rig.pods.delete("chat-0", &DeleteParams::default()).await.unwrap();
     assert_eq!(
         tokio::time::timeout(PATIENCE, reading).await.unwrap().unwrap(),
-        (4_000, true)
+        whole(4_000)
     );
     rig.pod_is_gone("chat-0").await;
     assert!(rig.refuses(&address).await);
@@ -247,13 +236,13 @@ async fn a_replica_on_an_own_server_loads_serves_and_ends_without_a_cut() {
         .await
         .unwrap();
     let address = rig.ready("chat-1").await;
-    let reading = tokio::spawn(read(rig.stream(&address, 10_000).await));
+    let reading = tokio::spawn(rig.ask(&address, 10_000).await.read());
     rig.runs("own", 1).await;
     rig.pods
         .delete("chat-1", &DeleteParams::default().grace_period(0))
         .await
         .unwrap();
-    assert!(!tokio::time::timeout(PATIENCE, reading).await.unwrap().unwrap().1);
+    assert!(!tokio::time::timeout(PATIENCE, reading).await.unwrap().unwrap().whole);
     until(PATIENCE, "the cut to be counted", async || {
         rig.fleet.summary().cut() == 1
     })
@@ -268,7 +257,7 @@ async fn a_replica_on_an_own_server_loads_serves_and_ends_without_a_cut() {
     rig.pods.create(&PostParams::default(), &sleeper).await.unwrap();
     let address = rig.ready("chat-2").await;
     rig.pods.delete("chat-2", &DeleteParams::default()).await.unwrap();
-    assert_eq!(read(rig.stream(&address, 50).await).await, (50, true));
+    assert_eq!(rig.ask(&address, 50).await.read().await, whole(50));
     let shortened = rig.time.now();
     rig.pods
         .delete("chat-2", &DeleteParams::default().grace_period(2))
@@ -283,7 +272,7 @@ async fn a_replica_on_an_own_server_loads_serves_and_ends_without_a_cut() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leased_server_comes_after_its_lead_time_and_goes_with_everything_on_it() {
-    let rig = Rig::start(vec![group("hosted", 1, false)]).await;
+    let rig = Rig::start(vec![hosted(1)]).await;
     let server = "/v1/groups/hosted/servers/hosted-0";
     assert_eq!(rig.api("GET", "/v1/groups/none/servers", None).await.0, 404);
     let (_, fault) = rig
@@ -333,7 +322,6 @@ async fn a_leased_server_comes_after_its_lead_time_and_goes_with_everything_on_i
     assert!(rig.refuses(&address).await);
     let (status, refusal) = rig.api("PUT", server, None).await;
     assert_eq!((status, refusal["reason"].as_str()), (409, Some("Recycling")));
-    // 20 s of real time, so that a busy machine still sees it recycle above.
     until(2 * PATIENCE, "the machine to be free again", async || {
         rig.fleet.servers("hosted").is_empty()
     })
@@ -354,7 +342,7 @@ async fn a_leased_server_comes_after_its_lead_time_and_goes_with_everything_on_i
 
 #[tokio::test(flavor = "multi_thread")]
 async fn engines_serve_through_an_outage_of_their_api_server_and_silent_servers_are_found_not_ready() {
-    let rig = Rig::start(vec![group("own", 2, true)]).await;
+    let rig = Rig::start(vec![own(2)]).await;
     rig.pods
         .create(&PostParams::default(), &replica("chat-0", "own"))
         .await
@@ -362,7 +350,7 @@ async fn engines_serve_through_an_outage_of_their_api_server_and_silent_servers_
     let address = rig.ready("chat-0").await;
 
     rig.site.pause_api_server().unwrap();
-    assert_eq!(read(rig.stream(&address, 50).await).await, (50, true));
+    assert_eq!(rig.ask(&address, 50).await.read().await, whole(50));
     rig.site.resume_api_server().unwrap();
     rig.site.restart_api_server().await.unwrap();
     rig.pods
@@ -370,7 +358,7 @@ async fn engines_serve_through_an_outage_of_their_api_server_and_silent_servers_
         .await
         .unwrap();
     rig.ready("chat-1").await;
-    assert_eq!(read(rig.stream(&address, 50).await).await, (50, true));
+    assert_eq!(rig.ask(&address, 50).await.read().await, whole(50));
 
     let node = rig.pods.get("chat-0").await.unwrap().spec.unwrap().node_name.unwrap();
     let not_ready = rig.fleet.inject(Fault::NodeNotReady { server: node.clone() }).unwrap();
@@ -406,13 +394,13 @@ async fn engines_serve_through_an_outage_of_their_api_server_and_silent_servers_
     .await
     .unwrap();
     let address = rig.ready("chat-0").await;
-    assert_eq!(read(rig.stream(&address, 50).await).await, (50, true));
+    assert_eq!(rig.ask(&address, 50).await.read().await, whole(50));
     rig.fleet.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn three_hundred_servers_run_in_one_process() {
-    let rig = Rig::start(vec![group("own", 300, true)]).await;
+    let rig = Rig::start(vec![own(300)]).await;
     until(Duration::from_secs(180), "all Nodes to be ready", async || {
         let nodes = rig.nodes.list(&ListParams::default()).await.unwrap();
         nodes.iter().filter(|node| node_readiness(node) == Some("True")).count() == 300

@@ -5,10 +5,6 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Full};
-use hyper::body::Bytes;
-use hyper_util::client::legacy::Client;
-use hyper_util::rt::TokioExecutor;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{Api, ListParams, Patch, PatchParams};
@@ -17,7 +13,9 @@ use pomarium_api::pool::{EngineType, ServerPool};
 use pomarium_api::site::ServerSite;
 use pomarium_e2e::chart;
 use pomarium_e2e::cluster::ControlPlane;
-use pomarium_e2e::fleet::{Fault, Fleet, FleetConfig, FleetGroup, Machine, MetricsAnswer, ModelProfile, Supply, TICK};
+use pomarium_e2e::fleet::{
+    Fault, Fleet, FleetConfig, FleetGroup, Machine, MetricsAnswer, ModelClient, ModelProfile, Supply, TICK,
+};
 use pomarium_e2e::operator_process::Operator;
 use pomarium_e2e::time::VirtualTime;
 use pomarium_e2e::wait::{eventually, until};
@@ -36,39 +34,25 @@ const TEAM: &str = "assistants";
 
 /// A group of machines that are always on.
 fn macs(name: &str, cluster: &str, count: u32) -> FleetGroup {
-    FleetGroup {
-        name: name.to_owned(),
-        cluster: cluster.to_owned(),
-        labels: BTreeMap::new(),
-        annotations: BTreeMap::new(),
-        machine: Machine {
-            chip: "M2 Ultra".to_owned(),
-            cpus: 24,
-            memory_gib: 192,
+    let machine = Machine {
+        chip: "M2 Ultra".to_owned(),
+        cpus: 24,
+        memory_gib: 192,
+    };
+    let model = ModelProfile {
+        model: "llama-3.1-8b-instruct".to_owned(),
+        engine: EngineType::Vllm,
+        times: StepTimes {
+            alpha_ns: 10_200_000,
+            beta_ns: 2_500_000,
+            delta_ns: 1_000_000,
+            kv_tokens: 400_000,
+            max_batch: 16,
+            prefill_chunk: 256,
         },
-        supply: Supply {
-            maximum: count,
-            always_on: true,
-            provision: Span::ZERO,
-            boot: Span::ZERO,
-            recycle: Span::ZERO,
-            lease: None,
-        },
-        models: BTreeMap::new(),
-        other_models: Some(ModelProfile {
-            model: "llama-3.1-8b-instruct".to_owned(),
-            engine: EngineType::Vllm,
-            times: StepTimes {
-                alpha_ns: 10_200_000,
-                beta_ns: 2_500_000,
-                delta_ns: 1_000_000,
-                kv_tokens: 400_000,
-                max_batch: 16,
-                prefill_chunk: 256,
-            },
-            load_time: Span::from_secs(30),
-        }),
-    }
+        load_time: Span::from_secs(30),
+    };
+    FleetGroup::new(name, cluster, machine, Supply::always_on(count), model)
 }
 
 fn site(name: &str, connection: &Value) -> Value {
@@ -123,7 +107,7 @@ struct Rig {
     time: VirtualTime,
     pools: Api<ServerPool>,
     sites: Api<ServerSite>,
-    http: Client<hyper_util::client::legacy::connect::HttpConnector, Full<Bytes>>,
+    models: ModelClient,
 }
 
 impl Rig {
@@ -170,7 +154,7 @@ impl Rig {
         Self {
             pools: Api::namespaced(client.clone(), TEAM),
             sites: Api::all(client),
-            http: Client::builder(TokioExecutor::new()).build_http(),
+            models: ModelClient::default(),
             hub,
             member,
             fleet,
@@ -245,20 +229,11 @@ impl Rig {
         self.explained(result.await);
     }
 
-    /// A request that is answered with `tokens` tokens. True if it was answered to its end.
+    /// A request to one replica, answered with `tokens` tokens. True if it was answered to its end.
     async fn request(&self, pod: &Pod, tokens: u32) -> tokio::task::JoinHandle<bool> {
         let address = pod.status.as_ref().unwrap().pod_ip.clone().unwrap();
-        let body = json!({"max_tokens": tokens, "stream": true}).to_string();
-        let request = http::Request::post(format!("http://{address}:8080/v1/completions"))
-            .header("x-prompt-tokens", 100)
-            .body(Full::new(body.into()))
-            .unwrap();
-        let answer = self.http.request(request).await.unwrap();
-        assert_eq!(answer.status(), 200);
-        tokio::spawn(async move {
-            let collected = answer.into_body().collect().await;
-            collected.is_ok_and(|body| body.to_bytes().ends_with(b"data: [DONE]\n\n"))
-        })
+        let answering = self.models.ask(&address, tokens).await.unwrap();
+        tokio::spawn(async move { answering.read().await.whole })
     }
 }
 

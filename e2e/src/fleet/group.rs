@@ -58,6 +58,28 @@ pub struct FleetGroup {
     pub other_models: Option<ModelProfile>,
 }
 
+impl FleetGroup {
+    /// Machines that run every pool's model alike.
+    pub fn new(
+        name: impl Into<String>,
+        cluster: impl Into<String>,
+        machine: Machine,
+        supply: Supply,
+        model: ModelProfile,
+    ) -> Self {
+        Self {
+            name: name.into(),
+            cluster: cluster.into(),
+            labels: BTreeMap::new(),
+            annotations: BTreeMap::new(),
+            machine,
+            supply,
+            models: BTreeMap::new(),
+            other_models: Some(model),
+        }
+    }
+}
+
 /// A group at work.
 pub(crate) struct Group {
     pub(crate) config: FleetGroup,

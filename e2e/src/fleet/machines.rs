@@ -35,6 +35,20 @@ pub struct Supply {
     pub lease: Option<LeaseTerms>,
 }
 
+impl Supply {
+    /// `count` own machines that are always on.
+    pub const fn always_on(count: u32) -> Self {
+        Self {
+            maximum: count,
+            always_on: true,
+            provision: Span::ZERO,
+            boot: Span::ZERO,
+            recycle: Span::ZERO,
+            lease: None,
+        }
+    }
+}
+
 /// Where a server is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum ServerState {

@@ -48,6 +48,8 @@ pub struct GroupSeen {
 pub struct PoolSeen {
     /// Sites whose cluster has the pool's namespace.
     pub namespace_at: BTreeSet<SiteName>,
+    /// Sites that are the hub's own cluster: an HTTPRoute reaches no others.
+    pub local_sites: BTreeSet<SiteName>,
     /// Arrivals, as measured.
     pub demand: Demand,
     /// Objectives, as measured, in the order of `spec.objectives`.

@@ -18,7 +18,7 @@ use kube::ResourceExt;
 use pomarium_api::labels;
 use pomarium_kernel::lifecycle::{Drain, DrainStep, ReplicaState, ServerState};
 use pomarium_kernel::names::{GroupName, PoolId, ReplicaId, Revision, ServerName, SiteName};
-use pomarium_kernel::plan::{Action, Decision, Plan};
+use pomarium_kernel::plan::{Action, Decision, Plan, Verdict};
 use pomarium_kernel::reason::{Problem, Reason};
 use pomarium_kernel::snapshot::{Contact, Mode, Server, Snapshot};
 use pomarium_kernel::time::Timestamp;
@@ -56,7 +56,12 @@ pub fn effects(plan: &Plan, snapshot: &Snapshot, world: &World, context: &Contex
         effects: Vec::new(),
     };
     build.add_finalizers();
-    for decision in &plan.decisions {
+    // What is only proposed becomes a ServerPlan and nothing else.
+    for decision in plan
+        .decisions
+        .iter()
+        .filter(|decision| decision.verdict == Verdict::Act)
+    {
         build.decision(decision);
     }
     build.empty_groups(plan);

@@ -154,6 +154,8 @@ fn subject(action: &Action, world: &World) -> Option<ObjectReference> {
 mod tests {
     use pomarium_kernel::names::{GroupName, ServerName};
 
+    use pomarium_kernel::plan::Verdict;
+
     use super::*;
     use crate::fixture::{empty_client, hub, world};
 
@@ -165,6 +167,7 @@ mod tests {
             },
             reason: Reason::ServersNeeded,
             message: message.to_owned(),
+            verdict: Verdict::Act,
             rejected: Vec::new(),
         }
     }

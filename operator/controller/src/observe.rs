@@ -85,6 +85,7 @@ pub fn observe(world: &World, now: Timestamp) -> Observed {
         let (demand, measured) = measured(world, id, object.spec.objectives.len());
         let seen = PoolSeen {
             namespace_at: namespace_at(world, id),
+            local_sites: local_sites(world),
             demand,
             measured,
             running: replicas.remove(id).unwrap_or_default(),
@@ -107,6 +108,13 @@ fn namespace_at(world: &World, id: &PoolId) -> BTreeSet<SiteName> {
         seen.namespaces.contains_key(&id.namespace).then(|| name.clone())
     };
     world.sites.iter().filter_map(has).collect()
+}
+
+/// Sites in the hub's own cluster: a route there reaches no others.
+fn local_sites(world: &World) -> BTreeSet<SiteName> {
+    let local = |seen: &crate::world::SiteSeen| seen.object.spec.connection.local.is_some();
+    let sites = world.sites.iter().filter(|(_, seen)| local(seen));
+    sites.map(|(name, _)| name.clone()).collect()
 }
 
 /// What was measured of a pool; unknown where nothing was.

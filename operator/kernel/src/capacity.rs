@@ -16,9 +16,13 @@
 //! # Guarantees
 //! Pure arithmetic with a fixed number of iterations: the same input gives the same bits.
 
+pub mod curve;
 mod mix;
 mod percentiles;
+pub mod published;
+mod quantiles;
 mod queue;
+mod random;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]
@@ -28,6 +32,7 @@ use crate::performance::Performance;
 use crate::snapshot::{Discipline, LengthMix, Metric, Objective};
 use crate::units::{Fraction, Rate};
 
+pub use curve::{Curve, Curves, Effort, Traffic};
 pub use percentiles::Percentiles;
 
 use percentiles::{Component, Extra};

@@ -1,6 +1,6 @@
 //! Snapshots for tests: builders on the real types, and a small pure world that plays what a plan asks for.
 //!
-//! Not part of the API of the kernel; public because simulators and other crates test with it.
+//! Not part of the API of the kernel: only there for its own tests, and for other crates that ask for the feature `fixture`.
 
 mod stage;
 
@@ -222,6 +222,7 @@ impl Pool {
             ],
             revision: "r1".into(),
             namespace_at: BTreeSet::new(),
+            routable_at: None,
             demand: Demand::Unknown {
                 since: START,
                 problem: Problem::new(Reason::Starting, "nothing has been measured yet"),

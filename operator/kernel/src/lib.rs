@@ -15,6 +15,7 @@
 //! | [`feasibility`] | which pool may run where: trust, residency, permitted use, memory, objectives |
 //! | [`snapshot`] | everything that one pass has seen |
 //! | [`planning`] | from a snapshot to a plan |
+//! | [`strategy`] | which servers to lease, wake and give back over the next 36 hours |
 //! | [`plan`] | what a pass wants done, with the reason for each thing |
 //! | [`lifecycle`] | the states of servers and replicas, and the steps of a drain |
 //! | [`calendar`] | recurring windows of wall-clock time |
@@ -25,7 +26,7 @@ pub mod capacity;
 pub mod catalogue;
 pub mod engine;
 pub mod feasibility;
-#[doc(hidden)]
+#[cfg(any(test, feature = "fixture"))]
 pub mod fixture;
 pub mod lifecycle;
 pub mod names;
@@ -34,5 +35,6 @@ pub mod plan;
 pub mod planning;
 pub mod reason;
 pub mod snapshot;
+pub mod strategy;
 pub mod time;
 pub mod units;

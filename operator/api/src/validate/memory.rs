@@ -2,10 +2,10 @@
 //!
 //! A time that cannot be read is forgotten: the memory only shortens waiting, and is written anew by the next pass.
 
-use pomarium_kernel::snapshot::{GroupMemory, PoolMemory};
+use pomarium_kernel::snapshot::{GroupMemory, LengthMix, PoolMemory};
 use pomarium_kernel::time::Timestamp;
 
-use crate::{group, pool};
+use crate::{group, limits, pool};
 
 fn read(time: Option<&String>) -> Option<Timestamp> {
     time.and_then(|text| Timestamp::parse(text))
@@ -13,6 +13,16 @@ fn read(time: Option<&String>) -> Option<Timestamp> {
 
 fn write(time: Option<Timestamp>) -> Option<String> {
     time.map(|time| time.to_string())
+}
+
+/// All of them or none: a mix of which a part is missing is another mix.
+fn lengths(texts: &[String]) -> Option<LengthMix> {
+    let class = |text: &String| {
+        let (prompt, output) = text.split_once('/')?;
+        Some((prompt.parse().ok()?, output.parse().ok()?))
+    };
+    let classes: Vec<(u32, u32)> = texts.iter().map(class).collect::<Option<_>>()?;
+    (!classes.is_empty()).then_some(LengthMix { classes })
 }
 
 impl From<&group::GroupMemory> for GroupMemory {
@@ -41,7 +51,11 @@ impl From<&pool::PoolMemory> for PoolMemory {
             last_removed: read(status.last_removed.as_ref()),
             surplus_since: read(status.surplus_since.as_ref()),
             missing_objective_since: read(status.missing_objective_since.as_ref()),
+            missing_objective_from: status.missing_objective_from.and_then(|from| from.try_into().ok()),
+            short_since: read(status.short_since.as_ref()),
+            held_since: read(status.held_since.as_ref()),
             target: status.target.and_then(|target| target.try_into().ok()),
+            lengths: lengths(&status.lengths),
         }
     }
 }
@@ -53,14 +67,23 @@ impl From<&PoolMemory> for pool::PoolMemory {
             last_removed,
             surplus_since,
             missing_objective_since,
+            missing_objective_from,
+            short_since,
+            held_since,
             target,
+            ref lengths,
         } = *memory;
+        let classes = lengths.iter().flat_map(|mix| &mix.classes).take(limits::LENGTHS);
         Self {
             last_added: write(last_added),
             last_removed: write(last_removed),
             surplus_since: write(surplus_since),
             missing_objective_since: write(missing_objective_since),
+            missing_objective_from: missing_objective_from.and_then(|from| from.try_into().ok()),
+            short_since: write(short_since),
+            held_since: write(held_since),
             target: target.and_then(|target| target.try_into().ok()),
+            lengths: classes.map(|(prompt, output)| format!("{prompt}/{output}")).collect(),
         }
     }
 }

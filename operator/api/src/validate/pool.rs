@@ -59,6 +59,11 @@ pub fn pool(object: &ServerPool, seen: PoolSeen) -> Result<Pool, Problem> {
             .collect::<Result<_, _>>()?,
         revision: revision(spec),
         namespace_at: seen.namespace_at,
+        routable_at: spec
+            .routing
+            .as_ref()
+            .and_then(|routing| routing.http_route.as_ref())
+            .map(|_| seen.local_sites),
         demand: seen.demand,
         measured: seen.measured,
         running: seen.running,

@@ -11,11 +11,12 @@ use super::*;
 use crate::fixture::{NOW, chat, context, edit_node, edit_pod, play, pool, read, snapshot, world};
 use crate::world::TaintSeen;
 
-fn plan_of(actions: &[(Action, Reason)]) -> Plan {
+fn plan_of(actions: &[(Action, Reason)], verdict: Verdict) -> Plan {
     let decision = |(action, reason): &(Action, Reason)| Decision {
         action: action.clone(),
         reason: *reason,
         message: String::new(),
+        verdict,
         rejected: Vec::new(),
     };
     Plan {
@@ -25,7 +26,7 @@ fn plan_of(actions: &[(Action, Reason)]) -> Plan {
 }
 
 fn built(world: &World, actions: &[(Action, Reason)]) -> Vec<Effect> {
-    effects(&plan_of(actions), &snapshot(world), world, &context())
+    effects(&plan_of(actions, Verdict::Act), &snapshot(world), world, &context())
 }
 
 fn names(effects: &[Effect]) -> Vec<&'static str> {
@@ -286,14 +287,22 @@ fn where_people_want_to_be_asked_money_is_only_proposed() {
         group: "hosted".into(),
         server: "hosted-0".into(),
     };
-    let effects = built(&world, &[(action.clone(), Reason::ServersNeeded)]);
+    let proposed = || {
+        let plan = plan_of(&[(action.clone(), Reason::ServersNeeded)], Verdict::Propose);
+        effects(&plan, &snapshot(&world), &world, &context())
+    };
+    let effects = proposed();
     let [Effect::Propose(plan)] = effects.as_slice() else {
         panic!("one proposal, not {effects:?}")
     };
     assert_eq!(plan.spec.hourly_change, "1.97 USD");
     assert_eq!(plan.metadata.namespace.as_deref(), Some("pomarium-system"));
-    let again = built(&world, &[(action, Reason::ServersNeeded)]);
-    assert_eq!(again, effects, "the same proposal is the same object");
+    assert_eq!(proposed(), effects, "the same proposal is the same object");
+    assert_eq!(
+        built(&world, &[(action.clone(), Reason::ServersNeeded)]),
+        [],
+        "whatever the plan says, the group's mode is the last word"
+    );
 }
 
 #[test]

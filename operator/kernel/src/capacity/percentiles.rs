@@ -1,13 +1,18 @@
 //! The distribution of a latency over requests.
 
+use super::quantiles::Quantiles;
 use crate::units::Fraction;
 
 /// The distribution of one latency: any percentile of it, and the share of requests within any bound.
-///
-/// A mixture: each component is one kind of request on one kind of server.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Percentiles {
-    components: Vec<Component>,
+#[derive(Clone, Debug, PartialEq)]
+pub struct Percentiles(Shape);
+
+#[derive(Clone, Debug, PartialEq)]
+enum Shape {
+    /// From formulas. A mixture: each component is one kind of request on one kind of server.
+    Mixture(Vec<Component>),
+    /// From a simulation.
+    Measured(Quantiles),
 }
 
 /// One kind of request: what it takes at least, plus what it may have to wait.
@@ -79,7 +84,7 @@ impl Extra {
             term *= x / f64::from(stage);
             sum += term;
         }
-        self.probability * sum * (-x).exp()
+        self.probability * sum * libm::exp(-x)
     }
 }
 
@@ -97,13 +102,21 @@ impl Component {
 
 impl Percentiles {
     pub(super) fn new(components: Vec<Component>) -> Self {
-        Self { components }
+        Self(Shape::Mixture(components))
+    }
+
+    pub(super) fn measured(quantiles: Quantiles) -> Self {
+        Self(Shape::Measured(quantiles))
     }
 
     /// Share of requests within `ms`. All of none.
     pub fn within(&self, ms: f64) -> Fraction {
+        let components = match &self.0 {
+            Shape::Mixture(components) => components,
+            Shape::Measured(quantiles) => return Fraction::new(quantiles.within(ms)),
+        };
         let (mut all, mut beyond) = (0.0, 0.0);
-        for component in &self.components {
+        for component in components {
             all += component.weight;
             beyond += component.weight * component.beyond(ms);
         }
@@ -112,7 +125,11 @@ impl Percentiles {
 
     /// The least latency in ms that this share of requests stays within; zero of no requests.
     pub fn at(&self, share: Fraction) -> f64 {
-        let worst = |of: fn(&Component) -> f64| self.components.iter().map(of).fold(0.0, f64::max);
+        let components = match &self.0 {
+            Shape::Mixture(components) => components,
+            Shape::Measured(quantiles) => return quantiles.at(share.get()),
+        };
+        let worst = |of: fn(&Component) -> f64| components.iter().map(of).fold(0.0, f64::max);
         // So many means of the worst wait on top of the worst base bound every percentile that one asks for.
         let mut high = worst(|component| component.base_ms)
             + 32.0 * worst(|component| component.extra[0].mean_ms.max(component.extra[1].mean_ms));

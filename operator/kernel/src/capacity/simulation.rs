@@ -1,5 +1,6 @@
 //! The engine itself under random traffic: what the formulas are held against.
 
+use super::random::Random;
 use crate::engine::Engine;
 use crate::performance::Performance;
 use crate::snapshot::{Discipline, LengthMix, Metric, Objective};
@@ -26,34 +27,11 @@ impl Run {
     }
 }
 
-/// `SplitMix64`: good enough, and the same everywhere.
-pub(super) struct Random(pub(super) u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    /// In (0, 1].
-    fn unit(&mut self) -> f64 {
-        ((self.next() >> 11) + 1) as f64 / (1_u64 << 53) as f64
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        usize::try_from(self.next() % bound as u64).unwrap_or(0)
-    }
-}
-
 struct Request {
     arrived: u64,
     server: usize,
     output: u32,
-    prompt_work: f64,
-    output_work: f64,
+    work: f64,
     first: u64,
 }
 
@@ -73,7 +51,7 @@ pub(super) fn run(
     count: usize,
     seed: u64,
 ) -> Run {
-    let mut random = Random(seed);
+    let mut random = Random::new(seed);
     let mut fleet: Vec<Server> = servers
         .iter()
         .map(|performance| Server {
@@ -114,13 +92,12 @@ pub(super) fn run(
                     let counted = id >= count / 10;
                     if token.first {
                         request.first = end;
-                        server.outstanding -= request.prompt_work;
                         if counted {
                             run.ttft_ms.push((end - request.arrived) as f64 / 1e6);
                         }
                     }
                     if token.last {
-                        server.outstanding -= request.output_work;
+                        server.outstanding -= request.work;
                         if counted && request.output > 1 {
                             run.itl_ms
                                 .push((end - request.first) as f64 / 1e6 / f64::from(request.output - 1));
@@ -148,15 +125,14 @@ pub(super) fn run(
                     arrived: next_arrival,
                     server: index,
                     output,
-                    prompt_work,
-                    output_work,
+                    work: prompt_work + output_work,
                     first: 0,
                 });
                 assert!(server.engine.submit(id, prompt, output).is_ok());
                 if server.under_way.is_none() {
                     server.under_way = server.engine.step().map(|step| (next_arrival + step.duration_ns, step));
                 }
-                arrival += -random.unit().ln() / rate * 1e9;
+                arrival += -libm::log(random.unit()) / rate * 1e9;
             }
         }
     }

@@ -11,7 +11,7 @@ use super::stock::{Ask, Shelf, Stock, retained_until};
 use super::world::{World, is_usable};
 use crate::lifecycle::{NodeHealth, ReplicaState, ServerState};
 use crate::names::{GroupName, PoolId, ServerName};
-use crate::plan::Action;
+use crate::plan::{Action, Verdict};
 use crate::reason::Reason;
 use crate::snapshot::{Group, Mode, Replica, Server};
 use crate::time::Timestamp;
@@ -94,29 +94,43 @@ fn keep_minimum(name: &GroupName, group: &Group, shelf: &mut Shelf) {
         shelf.asked.push(Ask {
             reason: Reason::GroupBelowMinimum,
             message: format!("group {name} has {there} of at least {minimum} servers"),
+            verdict: Verdict::Act,
             rejected: Vec::new(),
         });
     }
 }
 
-/// Asks for servers by the lowest free names. True if there were any to ask for.
-fn ask(name: &GroupName, group: &Group, shelf: &Shelf, draft: &mut Draft) -> bool {
+/// Asks for servers by the lowest free names, those that are only proposed last. True if any are asked for.
+fn ask(name: &GroupName, group: &Group, shelf: &mut Shelf, draft: &mut Draft) -> bool {
     let servers = group.inventory.servers();
     let names = (0u32..)
         .map(|ordinal| ServerName::new(format!("{name}-{ordinal}")))
         .filter(|server| !servers.contains_key(server));
+    for ask in &mut shelf.asked {
+        ask.verdict = ask.verdict.max(by_mode(group));
+    }
+    shelf.asked.sort_by_key(|ask| ask.verdict);
     for (ask, server) in shelf.asked.iter().zip(names) {
-        draft.decide_against(
-            Action::RequestServer {
-                group: name.clone(),
-                server,
-            },
+        let group = name.clone();
+        let action = Action::RequestServer { group, server };
+        draft.gated(
+            ask.verdict,
+            action,
             ask.reason,
             ask.message.clone(),
             ask.rejected.clone(),
         );
     }
-    !shelf.asked.is_empty()
+    shelf.asked.iter().any(|ask| ask.verdict == Verdict::Act)
+}
+
+/// Whether the group may act by itself where money is spent or saved. Who deletes a group has decided to do without its
+/// servers.
+fn by_mode(group: &Group) -> Verdict {
+    match group.mode {
+        Mode::Approve | Mode::Advise if !group.deleting => Verdict::Propose,
+        Mode::Auto | Mode::Approve | Mode::Advise => Verdict::Act,
+    }
 }
 
 /// What becomes of the servers of one group that nobody needs, or that do not answer.
@@ -333,7 +347,8 @@ impl Returns<'_, '_> {
 
     fn release(&self, server: &ServerName, reason: Reason, message: &str, draft: &mut Draft) {
         let (group, server) = self.target(server);
-        draft.decide(Action::ReleaseServer { group, server }, reason, message);
+        let action = Action::ReleaseServer { group, server };
+        draft.gated(by_mode(self.group), action, reason, message, Vec::new());
     }
 }
 

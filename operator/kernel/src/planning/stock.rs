@@ -6,8 +6,9 @@ use super::policy::OUT_OF_STOCK_HOLD_DOWN;
 use super::world::{World, is_usable};
 use crate::lifecycle::{NodeHealth, ReplicaState, ServerState, server::FAILED_RETENTION};
 use crate::names::{GroupName, ServerName};
+use crate::plan::{Rejected, Verdict};
 use crate::reason::{Problem, Reason};
-use crate::snapshot::{Group, Mode, Server};
+use crate::snapshot::{Group, Server};
 use crate::time::Timestamp;
 
 /// What one group has to give.
@@ -38,7 +39,8 @@ pub(crate) struct Shelf {
 pub(crate) struct Ask {
     pub(crate) reason: Reason,
     pub(crate) message: String,
-    pub(crate) rejected: Vec<crate::plan::Rejected>,
+    pub(crate) verdict: Verdict,
+    pub(crate) rejected: Vec<Rejected>,
 }
 
 /// All shelves.
@@ -119,13 +121,6 @@ fn may_grow(world: &World, name: &GroupName, group: &Group) -> Result<u32, (Prob
         return refuse(
             Reason::CapacityExhausted,
             format!("all {existing} servers of group {name} are in use and it cannot grow"),
-            None,
-        );
-    }
-    if group.mode != Mode::Auto {
-        return refuse(
-            Reason::AwaitingApproval,
-            format!("group {name} may only propose servers"),
             None,
         );
     }

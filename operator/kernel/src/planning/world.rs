@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::policy::{DRAIN_ESTIMATE, EXPECTED_GRACE, LOST_GRACE, SILENT_AFTER, START_ALLOWANCE};
+use crate::catalogue::Catalogue;
 use crate::lifecycle::{NodeHealth, ReplicaState, ServerState, server::SUSPECT_LIMIT, server::arrival_deadline};
 use crate::names::{GroupName, PoolId, ServerName, SiteName};
 use crate::performance::performance;
@@ -15,6 +16,8 @@ use crate::time::{Span, Timestamp};
 pub(crate) struct World<'a> {
     pub(crate) snapshot: &'a Snapshot,
     pub(crate) now: Timestamp,
+    /// What is known about machines.
+    pub(crate) catalogue: &'a Catalogue,
     occupants: BTreeMap<(&'a SiteName, &'a ServerName), Vec<(&'a PoolId, &'a Replica)>>,
     /// Engines that answer and engines that do not, by site.
     engines: BTreeMap<&'a SiteName, Engines>,
@@ -48,6 +51,7 @@ impl<'a> World<'a> {
         Self {
             snapshot,
             now,
+            catalogue: Catalogue::builtin(),
             occupants,
             engines,
         }
@@ -117,7 +121,7 @@ impl<'a> World<'a> {
             .snapshot
             .groups
             .get(&replica.group)
-            .and_then(|group| performance(&pool.model, &group.machine, &pool.performance).ok());
+            .and_then(|group| performance(self.catalogue, &pool.model, &group.machine, &pool.performance).ok());
         let load = figures.map_or(Span::ZERO, |figures| figures.load_time);
         load * 3 + START_ALLOWANCE
     }

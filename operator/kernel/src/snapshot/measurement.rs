@@ -36,7 +36,7 @@ pub struct Arrivals {
 /// The distribution of prompt and output lengths, as equally likely classes.
 ///
 /// Quantile bins: each pair is the mean prompt and output length of one of the bins, in tokens.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LengthMix {
     /// Equally likely (prompt tokens, output tokens), sorted by prompt; never empty.
     pub classes: Vec<(u32, u32)>,

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Demand, Measured, Mode, Replica, Trust, Use};
+use super::{Demand, LengthMix, Measured, Mode, Replica, Trust, Use};
 use crate::names::{Jurisdiction, ReplicaId, Revision, SiteName};
 use crate::time::{Span, Timestamp};
 use crate::units::{Fraction, Money};
@@ -42,6 +42,10 @@ pub struct Pool {
     pub revision: Revision,
     /// Sites whose cluster has the pool's namespace. Replicas cannot run elsewhere.
     pub namespace_at: BTreeSet<SiteName>,
+    /// Sites that the route which Pomarium writes for the pool reaches. `None`: it writes none, and whoever routes reaches
+    /// all of them.
+    #[serde(default)]
+    pub routable_at: Option<BTreeSet<SiteName>>,
     /// Arrivals, as measured.
     pub demand: Demand,
     /// Objectives, as measured, in the order of `objectives`.
@@ -215,6 +219,7 @@ pub struct MeasuredPerformance {
 
 /// What Pomarium remembers of a pool between passes, kept in the object's status.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct PoolMemory {
     /// When replicas were last added by decision.
     pub last_added: Option<Timestamp>,
@@ -224,6 +229,14 @@ pub struct PoolMemory {
     pub surplus_since: Option<Timestamp>,
     /// Since when an objective is missed by measurement.
     pub missing_objective_since: Option<Timestamp>,
+    /// How many replicas there were when that began.
+    pub missing_objective_from: Option<u32>,
+    /// Since when servers that would have to be paid for are missing.
+    pub short_since: Option<Timestamp>,
+    /// Since when something that has to go is held.
+    pub held_since: Option<Timestamp>,
     /// The last replica count decided.
     pub target: Option<u32>,
+    /// The last lengths of requests that were measured. Not followed in every detail: a status must come to rest.
+    pub lengths: Option<LengthMix>,
 }

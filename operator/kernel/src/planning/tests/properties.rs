@@ -27,7 +27,9 @@ pub(super) fn check_laws(snapshot: &Snapshot, plan: &Plan) -> Result<(), TestCas
                 let (pool, found) = (&snapshot.pools[pool], &snapshot.groups[group]);
                 let site = &snapshot.sites[&found.site];
                 prop_assert!(
-                    crate::feasibility::check(pool, found, site).is_ok(),
+                    crate::feasibility::Feasibility::of(pool, crate::catalogue::Catalogue::builtin(), START)
+                        .check(found, site)
+                        .is_ok(),
                     "infeasible: {}",
                     text
                 );

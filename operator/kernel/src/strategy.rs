@@ -1,0 +1,192 @@
+//! The strategic plan: which servers to lease, wake, keep and give back over the next 36 hours.
+//!
+//! A unit-commitment problem, as power systems solve it, over slots that are short at first and longer later:
+//!
+//! minimise lease prices over whole minimum leases + energy + switching costs + what missed requests cost,
+//! such that in every window of every objective the expected misses stay within what the objective allows.
+//!
+//! # How it is solved
+//!
+//! | step | module |
+//! |---|---|
+//! | what a slot's misses are, for every capacity: a convex function | [`burn`] |
+//! | the best course of one server, when serving in slot t is worth v(t): dynamic programming, exact | `course` |
+//! | servers take turns, each answering best to all others, under a price per miss | `sweep` |
+//! | prices per miss are moved until every window's budget holds; then what nobody needs is trimmed | `solve` |
+//! | a lower bound by Lagrangian relaxation: prices for capacity decouple servers from slots | `bound` |
+//!
+//! Work is limited by counts, never by time, so that a plan replays to the byte.
+//!
+//! # Units
+//! Times are seconds from now, money is in the hub's currency, capacity is in requests/s *at saturation* (what engines
+//! that are never idle finish), which adds up over servers exactly; how many of the requests then miss an objective at
+//! which share of saturation is [`burn::BurnTable`]'s to say.
+
+mod bound;
+pub mod burn;
+mod course;
+mod solve;
+mod sweep;
+
+#[cfg(test)]
+mod tests;
+
+use std::ops::Range;
+
+use serde::{Deserialize, Serialize};
+
+use crate::snapshot::Survive;
+
+pub use burn::{BurnTable, Outcomes};
+pub use course::Leg;
+pub use solve::{Effort, solve};
+
+/// One problem: a horizon, servers and demand.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Problem {
+    /// Where slots begin and end: ascending, the first is 0. One more than there are slots.
+    pub boundaries_s: Vec<f64>,
+    /// Sets of identical servers, in the order of placement.
+    pub classes: Vec<Class>,
+    /// Who needs servers.
+    pub pools: Vec<Demand>,
+}
+
+impl Problem {
+    /// How many slots there are.
+    pub fn slots(&self) -> usize {
+        self.boundaries_s.len().saturating_sub(1)
+    }
+
+    /// How long a slot is, in s.
+    pub fn length_s(&self, slot: usize) -> f64 {
+        self.boundaries_s[slot + 1] - self.boundaries_s[slot]
+    }
+}
+
+/// Identical servers of one group.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Class {
+    /// Servers of a lower tier are used up before those of a higher one are considered: `OwnedFirst`.
+    pub tier: u32,
+    /// Which site they are at.
+    pub site: usize,
+    /// Price of an hour of lease.
+    pub hourly: f64,
+    /// Price of an hour of electricity while serving.
+    pub energy_hourly: f64,
+    /// Paid in any case.
+    pub minimum_lease_s: f64,
+    /// From the decision to the first request: provisioning, boot and model load.
+    pub lead_s: f64,
+    /// From the release until the same machine can be leased again.
+    pub recycle_s: f64,
+    /// What starting a server costs besides: work lost, and a threshold below which no plan is worth a change.
+    pub switch_cost: f64,
+    /// Requests/s of one server at saturation, per pool; `None` where the pool may not run there.
+    pub capacity: Vec<Option<f64>>,
+    /// All servers that exist or could exist within the horizon.
+    pub units: Vec<Unit>,
+}
+
+/// One server, as it is now.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Unit {
+    /// Not paid for; can be leased from then on.
+    Off {
+        /// From when on.
+        from_s: f64,
+    },
+    /// Paid for.
+    On {
+        /// From when on it serves; 0 if it does.
+        serves_s: f64,
+        /// Until when it is paid in any case; 0 if its minimum is over.
+        paid_until_s: f64,
+    },
+    /// On, and not ours to switch off.
+    Fixed {
+        /// From when on it serves; 0 if it does.
+        serves_s: f64,
+    },
+}
+
+/// What one pool needs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Demand {
+    /// Per slot: what may arrive, as (probability, requests/s). Probabilities of a slot add up to 1.
+    pub arrivals: Vec<Vec<(f64, f64)>>,
+    /// Which share of the requests misses, by load.
+    pub burn: BurnTable,
+    /// Error budgets: consecutive ranges of slots. Slots outside any window are free of charge.
+    pub windows: Vec<Window>,
+    /// What one burnt request costs beyond the budget's own price, in money.
+    pub miss_value: f64,
+    /// What may be lost without breaking an objective.
+    pub survive: Survive,
+    /// The most that may be spent within the horizon.
+    pub allowance: Option<f64>,
+}
+
+/// One window of the objectives, as far as it lies within the horizon.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Window {
+    /// Its slots.
+    pub slots: Range<usize>,
+    /// Burn that is left: the window's expected requests, less what has been burnt already. A request that misses an objective
+    /// of percentile q burns 1 ÷ (1 − q).
+    pub budget: f64,
+}
+
+/// What to do with every server.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StrategicPlan {
+    /// Per class, per unit, in the order of the problem: when it is paid for, and when it serves.
+    pub courses: Vec<Vec<Vec<Leg>>>,
+    /// Per pool, per window: what it is expected to burn, of what it may.
+    pub windows: Vec<Vec<Burnt>>,
+    /// Per pool, per window: the price of a burnt request that led here. The next plan begins with it.
+    pub prices: Vec<Vec<f64>>,
+    /// Expected cost within the horizon: leases that are not sunk, energy, switching, misses.
+    pub cost: f64,
+    /// No plan for this problem costs less.
+    pub bound: f64,
+}
+
+/// Expected burn against its budget.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Burnt {
+    /// Expected.
+    pub expected: f64,
+    /// Allowed.
+    pub budget: f64,
+}
+
+impl Burnt {
+    /// Whether it is within its budget, but for rounding.
+    pub fn holds(&self) -> bool {
+        self.expected <= self.budget + 1e-9 * (1.0 + self.budget.abs())
+    }
+}
+
+impl StrategicPlan {
+    /// What a better plan could save at most, as a share of the cost.
+    pub fn gap(&self) -> f64 {
+        if self.cost <= 0.0 {
+            0.0
+        } else {
+            ((self.cost - self.bound) / self.cost).clamp(0.0, 1.0)
+        }
+    }
+
+    /// Servers of a class that are paid for at a time.
+    pub fn paid(&self, class: usize, at_s: f64) -> usize {
+        let paid = |legs: &&Vec<Leg>| legs.iter().any(|leg| leg.from_s <= at_s && at_s < leg.to_s);
+        self.courses[class].iter().filter(paid).count()
+    }
+
+    /// Whether every window's budget holds.
+    pub fn holds(&self) -> bool {
+        self.windows.iter().flatten().all(Burnt::holds)
+    }
+}

@@ -1,0 +1,189 @@
+//! How much of its error budget a pool burns, by load.
+//!
+//! A request that misses an objective of percentile q burns 1 ÷ (1 − q): burning one per request on average is exactly what the
+//! objective allows. With several objectives, the one that burns most counts in every slot, which errs on the safe side.
+
+use serde::{Deserialize, Serialize};
+
+/// Share of saturation at which a table has its entries.
+pub const LOADS: [f64; 16] = [
+    0.0, 0.2, 0.3, 0.4, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.94, 0.97, 1.0,
+];
+
+/// Beyond saturation a backlog grows that outlives the slot: burn rises by so much per saturation.
+///
+/// A tenth too much for an hour leaves six minutes' work, which takes another hour to work off at nine tenths of saturation: the
+/// misses of both hours, 2 × 20 at the 95th percentile, for one hour of 0.1 beyond.
+const OVERLOAD_SLOPE: f64 = 200.0;
+
+/// Points at which a slot's expected burn is tabulated.
+const POINTS: usize = 96;
+
+/// Burn per request by share of saturation, for sets of servers of several sizes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BurnTable {
+    /// By capacity at saturation, ascending; never empty.
+    anchors: Vec<(f64, [f64; LOADS.len()])>,
+}
+
+impl BurnTable {
+    /// A table from (capacity, burn at each of [`LOADS`]). `None` without entries.
+    ///
+    /// Burn never falls with load: entries that say so are raised to the one before.
+    pub fn new(mut anchors: Vec<(f64, [f64; LOADS.len()])>) -> Option<Self> {
+        anchors.retain(|(capacity, _)| capacity.is_finite() && *capacity > 0.0);
+        anchors.sort_by(|left, right| left.0.total_cmp(&right.0));
+        for (_, burn) in &mut anchors {
+            let mut least = 0.0_f64;
+            for entry in burn.iter_mut() {
+                least = least.max(if entry.is_finite() { *entry } else { 0.0 });
+                *entry = least;
+            }
+        }
+        (!anchors.is_empty()).then_some(Self { anchors })
+    }
+
+    /// Burn per request when `rate` requests/s arrive at servers that can finish `capacity`.
+    pub fn at(&self, rate: f64, capacity: f64) -> f64 {
+        if rate <= 0.0 {
+            return 0.0;
+        }
+        let load = if capacity > 0.0 { rate / capacity } else { f64::INFINITY };
+        let after = self.anchors.partition_point(|(anchor, _)| *anchor < capacity);
+        match (
+            after.checked_sub(1).and_then(|index| self.anchors.get(index)),
+            self.anchors.get(after),
+        ) {
+            (Some((low, below)), Some((high, above))) => {
+                let share = (capacity - low) / (high - low);
+                burn(below, load, rate, capacity) * (1.0 - share) + burn(above, load, rate, capacity) * share
+            }
+            (Some((_, only)), None) | (None, Some((_, only))) => burn(only, load, rate, capacity),
+            (None, None) => 0.0,
+        }
+    }
+}
+
+fn burn(table: &[f64; LOADS.len()], load: f64, rate: f64, capacity: f64) -> f64 {
+    if load >= 1.0 {
+        // Linear in capacity, so that it is convex and finite down to none at all.
+        return table[LOADS.len() - 1] + OVERLOAD_SLOPE * (rate - capacity) / rate;
+    }
+    let after = LOADS.partition_point(|entry| *entry <= load).min(LOADS.len() - 1);
+    let (low, high) = (LOADS[after - 1], LOADS[after]);
+    let share = (load - low) / (high - low);
+    table[after - 1] * (1.0 - share) + table[after] * share
+}
+
+/// Expected burn of one pool in one slot, by capacity: convex, falling, piecewise linear.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outcomes {
+    /// Distance of the points, in requests/s.
+    step: f64,
+    /// Burn at 0, `step`, 2 `step` …
+    burn: Vec<f64>,
+}
+
+impl Outcomes {
+    /// Of `arrivals` (probability, requests/s) in a slot of `length_s`.
+    pub fn new(table: &BurnTable, arrivals: &[(f64, f64)], length_s: f64) -> Self {
+        let most = arrivals.iter().map(|(_, rate)| *rate).fold(0.0, f64::max);
+        // From twice the highest load on, more capacity is taken to change nothing.
+        let step = (2.5 * most / POINTS as f64).max(f64::MIN_POSITIVE);
+        let expected = |capacity: f64| -> f64 {
+            arrivals
+                .iter()
+                .map(|&(probability, rate)| probability * rate * length_s * table.at(rate, capacity))
+                .sum()
+        };
+        let mut burn: Vec<f64> = (0..=POINTS).map(|point| expected(step * point as f64)).collect();
+        // Where misses saturate (all requests miss anyway) another server seems to be worth nothing; two would be. Raised from the
+        // right to the tangent, so that each server is worth at least what the next one is.
+        for point in (0..POINTS).rev() {
+            burn[point] = burn[point].max(burn[point + 1]);
+            if point + 2 <= POINTS {
+                burn[point] = burn[point].max(2.0 * burn[point + 1] - burn[point + 2]);
+            }
+        }
+        Self { step, burn }
+    }
+
+    /// Expected burn with servers that can finish `capacity` requests/s.
+    pub fn at(&self, capacity: f64) -> f64 {
+        // Less than nothing, when a loss is to be survived, goes on as the first stretch does.
+        let position = (capacity / self.step).min(POINTS as f64);
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "at most POINTS, and `as` saturates at 0"
+        )]
+        let below = (position as usize).min(POINTS - 1);
+        let share = position - below as f64;
+        self.burn[below] * (1.0 - share) + self.burn[below + 1] * share
+    }
+
+    /// The least of `price · burn + worth · capacity` over capacities up to `most`, and the capacity that gives it: the slot's part of
+    /// the Lagrangian bound.
+    pub(super) fn least(&self, price: f64, worth: f64, most: f64) -> (f64, f64) {
+        let points = self
+            .burn
+            .iter()
+            .enumerate()
+            .map(|(point, burn)| (self.step * point as f64, *burn));
+        let mut least = (price * self.at(most) + worth * most, most);
+        for (capacity, burn) in points.take_while(|(capacity, _)| *capacity <= most) {
+            let value = price * burn + worth * capacity;
+            if value < least.0 {
+                least = (value, capacity);
+            }
+        }
+        least
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn knee(at: f64) -> [f64; LOADS.len()] {
+        LOADS.map(|load| {
+            if load < at {
+                0.2
+            } else {
+                0.2 + (load - at) / (1.0 - at) * 19.8
+            }
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn each_server_is_worth_at_least_what_the_next_one_is(
+            rates in prop::collection::vec(0.0_f64..20.0, 1..6), at in 0.3_f64..0.95, unit in 0.1_f64..2.0,
+        ) {
+            let table = BurnTable::new(vec![(1.0, knee(at * 0.9)), (8.0, knee(at))]).unwrap();
+            let share = 1.0 / rates.len() as f64;
+            let arrivals: Vec<_> = rates.iter().map(|&rate| (share, rate)).collect();
+            let outcomes = Outcomes::new(&table, &arrivals, 300.0);
+            let mut last = f64::INFINITY;
+            for servers in 0..60 {
+                let capacity = unit * f64::from(servers);
+                let worth = outcomes.at(capacity) - outcomes.at(capacity + unit);
+                prop_assert!(worth >= -1e-9, "another server never burns more");
+                prop_assert!(worth <= last + 1e-6, "{worth} after {last}");
+                last = worth;
+            }
+        }
+    }
+
+    #[test]
+    fn no_servers_for_any_demand_is_finite_and_worse_than_all_requests_missing() {
+        let table = BurnTable::new(vec![(1.0, knee(0.8))]).unwrap();
+        let burn = table.at(3.0, 0.0);
+        assert!(burn.is_finite() && burn > 20.0, "{burn}");
+        assert!(table.at(0.0, 0.0) <= 0.0, "nothing arrives, nothing burns");
+    }
+}

@@ -151,8 +151,8 @@ fn carry_enough(model: &Model, need: &Need, keepers: &Counts) -> bool {
     // Nobody knows what replicas without figures carry.
     !model.unfathomed(keepers)
         && keepers
-        .keys()
-        .all(|group| model.carries(&without(keepers, group), doubled, 1.0))
+            .keys()
+            .all(|group| model.carries(&without(keepers, group), doubled, 1.0))
         && !keepers.is_empty()
 }
 

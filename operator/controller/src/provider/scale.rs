@@ -166,7 +166,7 @@ impl Scale {
 }
 
 impl Provider for Scale {
-    /// The machines themselves are Nodes. Those that are on their way are listed under the names that the plan would give.
+    /// The machines themselves are Nodes. Those that are on their way are listed under names of their own.
     fn list<'a>(&'a self, group: &'a GroupCall) -> BoxFuture<'a, Result<Listed, ProviderError>> {
         async move {
             let target = self.target(group).await?;
@@ -181,7 +181,9 @@ impl Provider for Scale {
                     minimum_until: None,
                     available_at: None,
                 };
-                (ServerName::new(format!("{}-{ordinal}", group.name)), server)
+                // No Node has such a name: one that had would hide a server that was asked for, and it would be asked
+                // for again.
+                (ServerName::new(format!("{}-coming-{ordinal}", group.name)), server)
             });
             Ok(Listed {
                 servers: coming.collect(),
@@ -222,7 +224,8 @@ async fn resource(client: &Client, api_version: &str, kind: &str) -> Result<ApiR
 async fn bounded<T>(call: impl Future<Output = kube::Result<T>>) -> Result<T, ProviderError> {
     match tokio::time::timeout(PATIENCE, call).await {
         Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(kube::Error::Api(status))) if status.is_not_found() => Err(ProviderError::Missing(status.message)),
+        // By the code: where a whole API group is missing, the server answers with a line of text and no reason.
+        Ok(Err(kube::Error::Api(status))) if status.code == 404 => Err(ProviderError::Missing(status.message)),
         Ok(Err(kube::Error::Api(status))) if status.is_conflict() => Err(ProviderError::Refused(status.message)),
         Ok(Err(error)) => Err(ProviderError::Unavailable(error.to_string())),
         Err(_) => Err(ProviderError::Unavailable(format!("no answer within {PATIENCE:?}"))),
@@ -308,7 +311,11 @@ mod tests {
         assert_eq!(*target.written.lock().unwrap(), [3]);
         let listed = scale.list(&group(2)).await.unwrap();
         assert_eq!(listed.size, Some(3));
-        assert_eq!(listed.servers.len(), 1);
+        assert_eq!(
+            listed.servers.keys().map(ServerName::as_str).collect::<Vec<_>>(),
+            ["hosted-coming-0"],
+            "a name that no Node has: one that is taken would hide a server that was asked for"
+        );
         assert!(scale.list(&group(3)).await.unwrap().servers.is_empty());
     }
 

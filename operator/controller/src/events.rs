@@ -111,7 +111,7 @@ fn related(action: &Action) -> ObjectReference {
         | Action::StartReplica { server, .. } => ("Node", None, server.to_string()),
         Action::OpenReplica { pool, replica }
         | Action::DrainReplica { pool, replica, .. }
-        | Action::RemoveReplica { pool, replica, .. } => ("Pod", Some(&pool.namespace), replica.to_string()),
+        | Action::RemoveReplica { pool, replica, .. } => ("Pod", Some(&pool.namespace), replica.name.to_string()),
     };
     ObjectReference {
         api_version: Some("v1".to_owned()),

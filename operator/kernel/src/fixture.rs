@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 pub use stage::Stage;
 
-use crate::lifecycle::ServerState;
+use crate::lifecycle::{NodeHealth, ServerState};
 use crate::names::{GroupName, Jurisdiction, PoolId, ServerName, SiteName};
 use crate::reason::{Problem, Reason};
 use crate::snapshot::{
@@ -38,6 +38,7 @@ impl Site {
             },
             maintenance: Maintenance::Active,
             contact: Contact::Reachable,
+            problem: None,
             paused: false,
         }
     }
@@ -95,7 +96,10 @@ impl Group {
             inventory: Inventory::Known(inventory),
             out_of_stock_since: None,
             memory: GroupMemory::default(),
+            problem: None,
+            overlap: None,
             paused: false,
+            deleting: false,
         }
     }
 
@@ -165,6 +169,7 @@ impl Server {
         Self {
             state: ServerState::Ready,
             since,
+            node: NodeHealth::Ready,
             lease: None,
             cordoned: false,
             held: false,

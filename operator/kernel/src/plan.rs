@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::lifecycle::DrainStep;
-use crate::names::{GroupName, PoolId, ReplicaName, Revision, ServerName, SiteName};
+use crate::names::{GroupName, PoolId, ReplicaId, Revision, ServerName, SiteName};
 use crate::reason::{Problem, Reason};
 use crate::snapshot::{GroupMemory, PoolMemory};
 use crate::time::Timestamp;
@@ -116,14 +116,14 @@ pub enum Action {
         /// Of this pool.
         pool: PoolId,
         /// This one.
-        replica: ReplicaName,
+        replica: ReplicaId,
     },
     /// Move a replica's drain to `step`; [`DrainStep::Fence`] begins it by removing the label.
     DrainReplica {
         /// Of this pool.
         pool: PoolId,
         /// This one.
-        replica: ReplicaName,
+        replica: ReplicaId,
         /// The step that begins.
         step: DrainStep,
         /// The deadline; never later than one already recorded.
@@ -134,7 +134,7 @@ pub enum Action {
         /// Of this pool.
         pool: PoolId,
         /// This one.
-        replica: ReplicaName,
+        replica: ReplicaId,
         /// With this uid only.
         uid: String,
         /// Requests that are cut by this; zero unless the deadline says `Cut`.

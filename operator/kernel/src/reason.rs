@@ -93,10 +93,24 @@ reasons! {
     PoolDeleted,
     /// Replicas of a deleted object are left where nothing can be done: their site or group is gone, paused or out of reach.
     Forgotten,
-    /// The replica may not run here any more: trust, residency, licence or selector changed.
+    /// The replica may not run here any more: trust, residency or licence changed.
     NoLongerPermitted,
+    /// The pool does not select the replica's group any more: it is replaced first.
+    NoLongerSelected,
+    /// The group is being deleted: what runs there is replaced first, then its servers are given back.
+    GroupDeleted,
     /// The replica or its server stopped answering for too long.
     ReplicaLost,
+    /// The replica did not become ready in time: it is started again, elsewhere if there is a place.
+    ReplicaLate,
+    /// The engine answers nobody although its probe says that it is ready: it is replaced first.
+    EngineSilent,
+    /// Somebody else deleted the Pod: it is fenced, and removed as soon as it is quiet.
+    PodDeleted,
+    /// The server's machine has not answered for so long that it is given back.
+    ServerLost,
+    /// The provider gave the server up while its Node is Ready: what runs there is replaced first.
+    ServerFailed,
     /// A pool of higher priority needs the server, and there is no other.
     Preempted,
 
@@ -187,6 +201,8 @@ reasons! {
     CredentialRejected,
     /// Something else writes the size of the target.
     ForeignWriter,
+    /// Two groups select the same Node. It counts for the one whose name comes first.
+    GroupsOverlap,
     /// The provider answers with an error.
     ProviderFailed,
     /// The route cannot be written as asked.

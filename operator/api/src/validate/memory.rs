@@ -29,7 +29,6 @@ impl From<&group::GroupMemory> for GroupMemory {
     fn from(status: &group::GroupMemory) -> Self {
         Self {
             last_requested_at: read(status.last_requested_at.as_ref()),
-            last_released_at: read(status.last_released_at.as_ref()),
         }
     }
 }
@@ -37,13 +36,9 @@ impl From<&group::GroupMemory> for GroupMemory {
 impl group::GroupMemory {
     /// What the next pass will read.
     pub fn new(memory: &GroupMemory, out_of_stock_since: Option<Timestamp>) -> Self {
-        let GroupMemory {
-            last_requested_at,
-            last_released_at,
-        } = *memory;
+        let GroupMemory { last_requested_at } = *memory;
         Self {
             last_requested_at: write(last_requested_at),
-            last_released_at: write(last_released_at),
             out_of_stock_since: write(out_of_stock_since),
         }
     }

@@ -302,7 +302,6 @@ fn memory_survives_the_status() {
 
     let memory = pomarium_kernel::snapshot::GroupMemory {
         last_requested_at: at(5),
-        last_released_at: None,
     };
     let status = GroupMemory::new(&memory, at(6));
     assert_eq!(pomarium_kernel::snapshot::GroupMemory::from(&status), memory);

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use pomarium_kernel::names::ReplicaId;
 use pomarium_kernel::planning;
 use pomarium_kernel::time::Span;
 use serde_json::json;
@@ -118,7 +119,7 @@ fn what_is_not_there_any_more_is_left_out() {
 fn drain(step: DrainStep, deadline: Span) -> (Action, Reason) {
     let action = Action::DrainReplica {
         pool: chat(),
-        replica: FIRST.into(),
+        replica: ReplicaId::new("home", FIRST),
         step,
         deadline: NOW + deadline,
     };
@@ -170,7 +171,7 @@ fn a_drain_keeps_its_start_and_reason_and_its_deadline_only_comes_nearer() {
 
     let open = Action::OpenReplica {
         pool: chat(),
-        replica: FIRST.into(),
+        replica: ReplicaId::new("home", FIRST),
     };
     let reopened = built(&world, &[(open.clone(), Reason::DrainCancelled)]);
     assert_eq!(recorded(&reopened), (true, None));
@@ -187,7 +188,7 @@ fn a_pod_says_goodbye_as_its_state_and_the_reason_demand() {
     let remove = |world: &World, cut, reason| {
         let action = Action::RemoveReplica {
             pool: chat(),
-            replica: FIRST.into(),
+            replica: ReplicaId::new("home", FIRST),
             uid: format!("uid-{FIRST}"),
             cut,
         };
@@ -213,7 +214,7 @@ fn a_pod_says_goodbye_as_its_state_and_the_reason_demand() {
     }
     let other_uid = Action::RemoveReplica {
         pool: chat(),
-        replica: FIRST.into(),
+        replica: ReplicaId::new("home", FIRST),
         uid: "another".to_owned(),
         cut: 0,
     };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use pomarium_api::labels;
 use pomarium_kernel::lifecycle::{ReplicaState, ServerState};
-use pomarium_kernel::names::{GroupName, ReplicaName, ServerName};
+use pomarium_kernel::names::{GroupName, ReplicaId, ServerName};
 use pomarium_kernel::snapshot::{Contact, Inventory, Load, Server};
 use pomarium_kernel::time::Span;
 use serde_json::{Value, json};
@@ -69,6 +69,7 @@ fn pod(name: &str, server: &str) -> PodSeen {
         drain: None,
         phase: "Running".to_owned(),
         ready: true,
+        ready_since: Some(NOW - Span::from_minutes(29)),
         ip: None,
         port: None,
         created: NOW - Span::from_minutes(30),
@@ -116,7 +117,7 @@ fn servers(observed: &Observed) -> BTreeMap<String, Server> {
 }
 
 fn replica(observed: &Observed, name: &str) -> pomarium_kernel::snapshot::Replica {
-    observed.snapshot.pools[&PoolId::new("assistants", "chat")].running[&ReplicaName::from(name)].clone()
+    observed.snapshot.pools[&PoolId::new("assistants", "chat")].running[&ReplicaId::new("home", name)].clone()
 }
 
 #[test]

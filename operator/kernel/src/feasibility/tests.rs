@@ -47,6 +47,7 @@ fn site() -> Site {
         },
         maintenance: Maintenance::Active,
         contact: Contact::Reachable,
+        problem: None,
         paused: false,
     }
 }
@@ -87,7 +88,10 @@ fn group(chip: &str, gpu_cores: u32, memory_gib: u32) -> Group {
         inventory: Inventory::Known(BTreeMap::new()),
         out_of_stock_since: None,
         memory: GroupMemory::default(),
+        problem: None,
+        overlap: None,
         paused: false,
+        deleting: false,
     }
 }
 

@@ -11,7 +11,7 @@ use super::model::{Counts, Model, total, without};
 use super::options::Options;
 use super::policy::TARGET_UTILIZATION;
 use super::world::World;
-use crate::names::{GroupName, ReplicaName};
+use crate::names::{GroupName, ReplicaId};
 use crate::reason::{Problem, Reason};
 
 /// Marks the one replica of an old revision that is replaced next. Surge one, drain one: never two at a time.
@@ -71,7 +71,7 @@ pub(crate) fn preempt(crew: &mut Crew, taken: &Counts) {
 #[derive(Debug)]
 pub(crate) struct Leave {
     /// Whose drain begins now, with reason and sentence.
-    pub(crate) going: Vec<(ReplicaName, Reason, String)>,
+    pub(crate) going: Vec<(ReplicaId, Reason, String)>,
     /// Why the first of the others stays for now.
     pub(crate) held: Option<Problem>,
 }
@@ -94,13 +94,15 @@ pub(crate) fn leave(
     leaving.sort_by_cached_key(|(member, _)| victim_order(member, crew.pool));
     for (member, reason) in leaving {
         let group = &member.replica.group;
+        // An engine that nobody can read may serve all the same: it goes when the others are enough without it.
+        let counts = member.serving || reason == Reason::EngineSilent;
         let rest = if member.serving {
             without(&serving, group)
         } else {
             serving.clone()
         };
         if !outranks(reason) {
-            let too_few = member.serving && !holds(crew, model, need, &rest, wanted, replaceable);
+            let too_few = counts && !holds(crew, model, need, &rest, wanted, replaceable);
             let by_choice = world
                 .group(group)
                 .filter(|_| voluntary(reason))
@@ -145,6 +147,10 @@ fn stays(member: &Member, too_few: bool, by_choice: Option<Problem>, replaceable
 /// Whether `rest` is enough until the others come back.
 fn holds(crew: &Crew, model: &Model, need: &Need, rest: &Counts, wanted: u32, replaceable: bool) -> bool {
     let left = total(rest);
+    if model.unfathomed(rest) {
+        // Nobody can say what the rest carries.
+        return left >= wanted;
+    }
     match need {
         Need::Unknown(_) | Need::Known { lengths: None, .. }
             if need.rate().is_none_or(|rate| rate.as_per_second() > 0.0) =>
@@ -169,6 +175,16 @@ fn sentence(member: &Member, reason: Reason, rest: &Counts) -> String {
         Reason::NoLongerPermitted => {
             format!("trust, residency or licence do not permit the pool on server {server} any more")
         }
+        Reason::NoLongerSelected => {
+            format!(
+                "the pool does not select group {} any more; {left} serve on",
+                member.replica.group
+            )
+        }
+        Reason::GroupDeleted => format!("group {} is being deleted; {left} serve on", member.replica.group),
+        Reason::ReplicaLate => format!("it was not ready on server {server} in time; {left} serve on"),
+        Reason::EngineSilent => format!("its engine on server {server} answers nobody; {left} serve on"),
+        Reason::ServerFailed => format!("the provider gave server {server} up; {left} serve on"),
         Reason::ReplicaLost => format!("server {server} or the replica on it does not answer; {left} serve on"),
         Reason::ServerCordoned => format!("server {server} is cordoned; {left} serve on"),
         Reason::SiteDraining => format!("site {} is being drained; {left} serve on", member.replica.site),

@@ -7,6 +7,7 @@ use super::demand::values;
 use super::options::{Options, Place};
 use super::policy::{MISPREDICTED, TARGET_UTILIZATION};
 use crate::capacity::{Prediction, Servers, predict, sustainable};
+use crate::feasibility::LengthSource;
 use crate::names::{GroupName, SiteName};
 use crate::snapshot::{Pool, Survive};
 use crate::time::Timestamp;
@@ -150,6 +151,17 @@ impl<'a> Model<'a> {
             || self.lack(&all, rate, TARGET_UTILIZATION).is_none()
     }
 
+    /// Whether one more server of `group` lowers what all sustain.
+    pub(crate) fn harms(&self, counts: &Counts, group: &GroupName) -> bool {
+        self.sustainable(&with(counts, group)) < self.sustainable(counts)
+    }
+
+    /// Whether it has nothing to say: with lengths that nobody has measured lately every objective is out of reach anywhere.
+    pub(crate) fn is_silent(&self) -> bool {
+        self.options.feasibility.source() != LengthSource::Measured
+            && self.options.choices.values().all(|choice| choice.doubt.is_some())
+    }
+
     /// What is left of `counts` when that happens whose consequences are lacking, in requests per second.
     fn strength(&self, counts: &Counts, lack: &Lack) -> f64 {
         let left = |counts: &Counts| self.sustainable(counts).as_per_second();
@@ -164,10 +176,17 @@ impl<'a> Model<'a> {
         }
     }
 
-    /// Whether `counts` carry `rate` at `utilization`. Nothing at all is always carried.
+    /// Whether there are replicas among `counts` whose figures nobody knows: the spec of their group is broken, say.
+    pub(crate) fn unfathomed(&self, counts: &Counts) -> bool {
+        let known = |group: &GroupName| self.options.choices.contains_key(group);
+        counts.iter().any(|(group, count)| *count > 0 && !known(group))
+    }
+
+    /// Whether `counts` carry `rate` at `utilization`. Nothing at all is always carried, and replicas whose figures nobody
+    /// knows are believed to carry what arrives: if they do not, measured objectives say so.
     pub(crate) fn carries(&self, counts: &Counts, rate: Rate, utilization: f64) -> bool {
         let needed = rate.as_per_second();
-        needed <= 0.0 || self.sustainable(counts).as_per_second() * utilization >= needed
+        needed <= 0.0 || self.unfathomed(counts) || self.sustainable(counts).as_per_second() * utilization >= needed
     }
 
     fn sites(&self, counts: &Counts) -> Vec<SiteName> {

@@ -25,7 +25,7 @@ pub(crate) struct Choice<'a> {
     idle: Money,
     /// Requests get there.
     pub(crate) routable: bool,
-    /// New replicas may be placed here.
+    /// New replicas may be placed here, now or as soon as the group can be looked at again.
     pub(crate) open: bool,
     /// Why its objectives may be out of reach, by lengths of requests that nobody has measured lately.
     pub(crate) doubt: Option<Problem>,
@@ -106,7 +106,7 @@ impl<'a> Options<'a> {
                         busy: energy(site, group.power.busy_watts),
                         idle: energy(site, group.power.idle_watts),
                         routable: is_routable(pool, &group.site),
-                        open: satisfied && world.takes_no_work(name).is_none(),
+                        open: satisfied && (world.takes_no_work(name).is_none() || world.expects(name)),
                         verdict: if automatic { Verdict::Act } else { Verdict::Propose },
                     };
                     choices.insert(name, choice);

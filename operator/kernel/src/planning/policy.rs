@@ -72,3 +72,14 @@ pub(crate) const RETURN_LEAD: Span = Span::from_minutes(5);
 
 /// A site that does not answer is believed to serve on for so long, if nothing is measured to the contrary.
 pub(crate) const LOST_GRACE: Span = Span::from_minutes(2);
+
+/// Servers that were seen last in a group which cannot be looked at now (its provider does not list them, its spec is
+/// broken, people paused it) are expected for so long, and not bought a second time elsewhere. More than a provider's API
+/// is away for a roll-out, less than most servers take to come.
+pub(crate) const EXPECTED_GRACE: Span = Span::from_minutes(10);
+
+/// A Ready replica whose engine does not answer for so long is out of capacity: two looks of 15 s.
+pub(crate) const SILENT_AFTER: Span = Span::from_secs(30);
+
+/// What a replica may take to become ready beside three load times: an image is pulled, weights are fetched.
+pub(crate) const START_ALLOWANCE: Span = Span::from_minutes(10);

@@ -20,7 +20,7 @@ use super::slots::{Slot, Source, slots, take};
 use super::stock::{Ask, Stock};
 use super::world::World;
 use crate::lifecycle::{Drain, ReplicaState};
-use crate::names::{GroupName, PoolId, ReplicaName};
+use crate::names::{GroupName, PoolId, ReplicaId};
 use crate::plan::{Action, Rejected, Verdict};
 use crate::reason::{Problem, Reason};
 use crate::snapshot::{Pool, PoolMemory};
@@ -120,9 +120,9 @@ struct Step<'s, 'a> {
     /// Why groups that the pool may use have nothing to give.
     unavailable: BTreeMap<GroupName, Problem>,
     /// Replicas whose drain is called off in this pass.
-    recalled: BTreeSet<ReplicaName>,
+    recalled: BTreeSet<ReplicaId>,
     /// Replicas whose drain begins in this pass.
-    going: BTreeSet<ReplicaName>,
+    going: BTreeSet<ReplicaId>,
     shared: &'s mut Shared<'a>,
 }
 
@@ -277,7 +277,7 @@ impl<'a> Step<'_, 'a> {
         take(slot, &mut self.shared.stock, server_state);
     }
 
-    fn begin_drain(&mut self, name: &ReplicaName, reason: Reason, message: &str, rejected: &[Rejected]) {
+    fn begin_drain(&mut self, name: &ReplicaId, reason: Reason, message: &str, rejected: &[Rejected]) {
         let Some(replica) = self.crew.pool.running.get(name) else {
             return;
         };

@@ -70,7 +70,7 @@ fn keep(model: &Model, need: &Need, keepers: &Counts, decided: u32) -> Floor {
             (decided, Reason::Replacing, message)
         }
         Need::Known { rate, .. } => {
-            let less_would_do = model.lack(keepers, *rate, SHRINK_UTILIZATION).is_none();
+            let less_would_do = !model.unfathomed(keepers) && model.lack(keepers, *rate, SHRINK_UTILIZATION).is_none();
             let message = format!("{decided} replicas were decided and are still wanted");
             (if less_would_do { 0 } else { decided }, Reason::DemandGrew, message)
         }

@@ -17,7 +17,7 @@ use super::policy::{COMFORT, DRAIN_ESTIMATE, NO_COMFORT, SHRINK_UTILIZATION};
 use super::returning::returning;
 use super::slots::Slot;
 use super::world::World;
-use crate::names::{GroupName, ReplicaName};
+use crate::names::{GroupName, ReplicaId};
 use crate::plan::Rejected;
 use crate::reason::{Problem, Reason};
 use crate::snapshot::Ownership;
@@ -32,7 +32,7 @@ pub(crate) enum Surplus {
     /// There is some, and it stays for now.
     Hold(Problem, Option<Timestamp>),
     /// This one goes.
-    Remove(ReplicaName, Reason, String, Vec<Rejected>),
+    Remove(ReplicaId, Reason, String, Vec<Rejected>),
     /// These take over from dearer ones.
     Move(Vec<Slot>, String),
 }
@@ -115,6 +115,10 @@ pub(crate) fn shrink(case: &Case) -> Shrinkage {
     if crew.out_of_sight() {
         let message = "nothing is removed while a site with replicas of the pool does not answer";
         return Shrinkage::hold(false, Reason::SiteUnreachable, message, None);
+    }
+    if case.model.unfathomed(&crew.serving()) {
+        let message = "nothing is removed while replicas serve in a group whose figures are unknown";
+        return Shrinkage::hold(false, Reason::MachineUnknown, message, None);
     }
     if total(&keepers) > crew.pool.replicas.max {
         return above_maximum(case, total(&keepers));

@@ -6,7 +6,7 @@ use super::crew::{Crew, recallable};
 use super::options::{Options, Place};
 use super::stock::{Shelf, Stock};
 use crate::lifecycle::ServerState;
-use crate::names::{GroupName, ReplicaName, ServerName};
+use crate::names::{GroupName, ReplicaId, ServerName};
 use crate::plan::Verdict;
 use crate::reason::{Problem, Reason};
 use crate::snapshot::Server;
@@ -24,7 +24,7 @@ pub(crate) struct Slot {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Source {
     /// A replica of the pool itself, whose drain is called off.
-    Recall(ReplicaName, ServerName),
+    Recall(ReplicaId, ServerName),
     /// An empty server.
     Free(ServerName),
     /// A server that is being emptied and stays after all.

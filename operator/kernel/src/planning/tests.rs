@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod faults;
+mod fuzz;
 mod golden;
 mod growth;
 mod leases;

@@ -124,7 +124,15 @@ fn conditions(world: &World, name: &GroupName, group: &Group, shelf: Option<&She
         return vec![ready(Truth::Unknown, Problem::new(Reason::InventoryUnknown, message))];
     }
     let mut conditions = Vec::new();
-    if here < group.size.min {
+    if group.deleting {
+        let message = format!("{here} servers are to be left and given back");
+        let problem = Problem::new(Reason::GroupDeleted, message);
+        conditions.push(ready(Truth::False, problem.clone()));
+        conditions.push(because(ConditionKind::Reconciling, Truth::True, problem));
+    } else if let Some(problem) = &group.overlap {
+        conditions.push(ready(Truth::False, problem.clone()));
+        conditions.push(because(ConditionKind::Stalled, Truth::True, problem.clone()));
+    } else if here < group.size.min {
         let problem = Problem::new(
             Reason::GroupBelowMinimum,
             format!("{here} of at least {} servers", group.size.min),

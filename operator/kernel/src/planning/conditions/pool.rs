@@ -139,7 +139,7 @@ fn reconciling(findings: &Findings, serving: &Counts) -> Option<Problem> {
     if pool.deleting {
         return Some(left_behind(crew));
     }
-    if let Some((member, reason)) = crew.leaving().find(|(_, reason)| *reason != Reason::ReplicaLost) {
+    if let Some((member, reason)) = crew.leaving().find(|(_, reason)| !is_accident(*reason)) {
         let server = &member.replica.server;
         let message = format!("the replica on server {server} is to be replaced");
         return some(reason, waiting(message, findings.held.as_ref()));
@@ -202,6 +202,14 @@ fn left_behind(crew: &Crew) -> Problem {
     let where_they_are = out_of_reach.into_iter().take(4).collect::<Vec<_>>().join(", ");
     let message = format!("{left} replicas are left, and nothing can be done about those in {where_they_are}");
     Problem::new(Reason::Forgotten, message)
+}
+
+/// No spec asked for it.
+fn is_accident(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::ReplicaLost | Reason::ReplicaLate | Reason::EngineSilent | Reason::ServerFailed
+    )
 }
 
 /// Servers have to come first.

@@ -62,7 +62,8 @@ pub struct ServerSiteSpec {
     /// How to reach the cluster: exactly one of `local` and `kubeconfigSecretRef`.
     pub connection: Connection,
     /// How the hub reaches engine metrics there. `Direct`: Pod IPs are reachable from the hub. `PodProxy`: through the member
-    /// API server's pod proxy. `Prometheus`: from the Prometheus that the operator is started with. Default: Direct.
+    /// API server's pod proxy. `Prometheus`: from the Prometheus that the operator is started with; not supported yet, and the condition
+    /// `MetricsAvailable` says so. Default: Direct.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::choice::<MetricsAccess>")]
     pub metrics_access: Option<MetricsAccess>,
@@ -149,7 +150,7 @@ pub enum MetricsAccess {
     Direct,
     /// Through the member API server's pod proxy.
     PodProxy,
-    /// From the hub's Prometheus.
+    /// From the hub's Prometheus. Not supported yet.
     Prometheus,
 }
 

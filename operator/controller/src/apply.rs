@@ -65,7 +65,7 @@ impl Hands {
     async fn carry_out(&self, effect: &Effect) -> Outcome {
         let result = match effect {
             Effect::AddFinalizer(object) => finalizer::add(&self.hub, object).await,
-            Effect::RemoveFinalizer(object) => finalizer::remove(&self.hub, object).await,
+            Effect::RemoveFinalizer(object) => finalizer::remove(self, object).await,
             Effect::ApplyPod { site, pod, .. } => self.at(site, async |m| pod::apply(m, pod).await).await,
             Effect::SetLifecycle {
                 site,
@@ -134,7 +134,13 @@ impl Applier {
     pub async fn apply(&mut self, effects: Vec<Effect>) -> Vec<Applied> {
         let mut applied = self.finished();
         let mut lanes: BTreeMap<Lane, Vec<Effect>> = BTreeMap::new();
+        // What an earlier pass has under way elsewhere may yet make what a finalizer stands for.
+        let unfinished = self.busy.iter().any(|lane| *lane != Lane::Hub);
         for effect in effects {
+            if unfinished && matches!(effect, Effect::RemoveFinalizer(_)) {
+                applied.push(not_reached(effect));
+                continue;
+            }
             lanes.entry(effect.lane()).or_default().push(effect);
         }
         for (lane, effects) in lanes {

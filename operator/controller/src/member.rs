@@ -236,6 +236,16 @@ impl Members {
         }
     }
 
+    /// All sites that are looked after; without a member where contact is lost.
+    pub(crate) fn all(&self) -> Vec<(SiteName, Option<Arc<Member>>)> {
+        let names: Vec<SiteName> = self.lock().keys().cloned().collect();
+        let member = |name: SiteName| {
+            let member = self.get(&name);
+            (name, member)
+        };
+        names.into_iter().map(member).collect()
+    }
+
     /// Whether every site's first attempt to connect has come to an end. Before that a site that is merely not connected
     /// *yet* looks like one that is lost, and the loop might buy a replacement for it.
     pub(crate) fn settled(&self) -> bool {

@@ -2,7 +2,8 @@
 //!
 //! Pure. Pomarium owns whole HTTPRoutes in the hub and never patches a user's: `rules` is one atomic list, and two
 //! writers would fight over it. Every field that the API server would default is written out, so that `GitOps` tools see no
-//! drift. A Service backend must be local: groups in other clusters get no backend and are named in `RoutingReady`.
+//! drift. A Service backend must be local: groups in other clusters get no backend and are named in `RoutingReady`. The route
+//! follows its pool to the last drain; a pool that is being deleted gets no new one.
 
 use std::collections::BTreeSet;
 
@@ -35,8 +36,14 @@ pub struct Route {
     pub services: Vec<Service>,
     /// The HTTPRoute, as JSON: its types are not needed, and its CRD may be missing.
     pub http_route: Value,
+    /// Uid of the pool: what another one owns, or nobody, is not ours to write.
+    pub owner: String,
+    /// Make what is missing. Not for a pool that is being deleted: whoever collects its objects would collect them again.
+    pub create: bool,
     /// Groups that serve and cannot be reached from the hub's gateway.
     pub remote: Vec<GroupName>,
+    /// Groups that serve and do not fit into one rule.
+    pub beyond: Vec<GroupName>,
 }
 
 /// The routes of all pools that ask for one.
@@ -44,7 +51,7 @@ pub(crate) fn routes(plan: &Plan, snapshot: &Snapshot, world: &World) -> Vec<Eff
     snapshot
         .pools
         .iter()
-        .filter(|(_, pool)| !pool.deleting && !pool.paused)
+        .filter(|(_, pool)| !pool.paused)
         .filter_map(|(id, pool)| {
             let object = world.pools.get(id)?;
             let wanted = object.spec.routing.as_ref()?.http_route.as_ref()?;
@@ -72,21 +79,24 @@ fn route(
         .map(|replica| &replica.group)
         .chain(target.into_iter().flatten().map(|(group, _)| group))
         .collect();
-    let (local, remote): (Vec<&GroupName>, Vec<&GroupName>) =
+    let (mut local, remote): (Vec<&GroupName>, Vec<&GroupName>) =
         used.into_iter().partition(|group| is_local(world, group));
+    let serves = |group: &&GroupName| weight(id, pool, group, plan) > 0;
+    // Those that serve first: they must not go without for want of room.
+    local.sort_by_key(|group| !serves(group));
+    let beyond = local.split_off(local.len().min(MOST_BACKENDS));
+    local.sort_unstable();
     let backends: Vec<(Service, u32)> = local
         .into_iter()
-        .take(MOST_BACKENDS)
         .map(|group| Some((service(id, object, group)?, weight(id, pool, group, plan))))
         .collect::<Option<_>>()?;
     Some(Route {
         http_route: http_route(id, object, wanted, &backends)?,
         services: backends.into_iter().map(|(service, _)| service).collect(),
-        remote: remote
-            .into_iter()
-            .filter(|group| weight(id, pool, group, plan) > 0)
-            .cloned()
-            .collect(),
+        owner: object.metadata.uid.clone()?,
+        create: !pool.deleting,
+        remote: remote.into_iter().filter(serves).cloned().collect(),
+        beyond: beyond.into_iter().filter(serves).cloned().collect(),
     })
 }
 
@@ -164,7 +174,9 @@ fn http_route(id: &PoolId, object: &ServerPool, wanted: &HttpRoute, backends: &[
         })
         .collect();
     let gateway = &wanted.gateway_ref;
-    let mut spec = json!({
+    let spec = json!({
+        // Written when empty, too: what is left out of a comparison would never be taken away.
+        "hostnames": wanted.hostnames,
         "parentRefs": [{
             "group": "gateway.networking.k8s.io",
             "kind": "Gateway",
@@ -176,9 +188,6 @@ fn http_route(id: &PoolId, object: &ServerPool, wanted: &HttpRoute, backends: &[
             "backendRefs": backends,
         }],
     });
-    if !wanted.hostnames.is_empty() {
-        spec["hostnames"] = json!(wanted.hostnames);
-    }
     Some(json!({
         "apiVersion": "gateway.networking.k8s.io/v1",
         "kind": "HTTPRoute",
@@ -192,22 +201,34 @@ fn http_route(id: &PoolId, object: &ServerPool, wanted: &HttpRoute, backends: &[
     }))
 }
 
+/// Who gets no requests from this route, and why.
+fn left_out(route: &Route) -> String {
+    let names = |groups: &[GroupName]| groups.iter().map(GroupName::as_str).collect::<Vec<_>>().join(", ");
+    let mut reasons = Vec::new();
+    if !route.remote.is_empty() {
+        let remote = names(&route.remote);
+        reasons.push(format!(
+            "a Service backend must be local: {remote} are in other clusters"
+        ));
+    }
+    if !route.beyond.is_empty() {
+        let beyond = names(&route.beyond);
+        reasons.push(format!(
+            "a rule has room for {MOST_BACKENDS} backends: {beyond} are beyond"
+        ));
+    }
+    format!("{}; they get no requests from this route", reasons.join("; "))
+}
+
 /// What `RoutingReady` says after a route was applied. `None` keeps what it said before.
 pub(crate) fn condition(route: &Route, outcome: &Outcome) -> Option<Condition> {
     let (status, reason, message) = match outcome {
-        Outcome::Done | Outcome::Unchanged if route.remote.is_empty() => (
+        Outcome::Done | Outcome::Unchanged if route.remote.is_empty() && route.beyond.is_empty() => (
             Truth::True,
             Reason::RoutesWritten,
             "the HTTPRoute follows the plan".to_owned(),
         ),
-        Outcome::Done | Outcome::Unchanged => {
-            let remote: Vec<_> = route.remote.iter().map(GroupName::as_str).collect();
-            let message = format!(
-                "a Service backend must be local: {} are in other clusters and get no requests from this route",
-                remote.join(", ")
-            );
-            (Truth::False, Reason::RouteUnsupported, message)
-        }
+        Outcome::Done | Outcome::Unchanged => (Truth::False, Reason::RouteUnsupported, left_out(route)),
         Outcome::Gone => (
             Truth::False,
             Reason::GatewayApiMissing,
@@ -225,3 +246,6 @@ pub(crate) fn condition(route: &Route, outcome: &Outcome) -> Option<Condition> {
         message,
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -56,7 +56,7 @@ pub const BASELINES: [Baseline; 6] = [
         name: "hpa",
         knob: "requests in flight per replica",
         published: |_| 4.0,
-        knobs: |_| geometric(0.5, 16.0, 11),
+        knobs: |_| geometric(1.0, 32.0, 11),
         whole: false,
         rule: |_, knob| Box::new(hpa::Hpa::new(knob)),
     },

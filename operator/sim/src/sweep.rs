@@ -14,6 +14,8 @@ use crate::world::{Accounting, Outcome, Over, Policy, Scenario, World};
 
 /// Bisections of a knob between a run that attains and one that does not.
 const BISECTIONS: u32 = 4;
+/// How far a sweep goes beyond the knobs that it began with.
+const EXTENSIONS: u32 = 6;
 
 /// One run.
 #[derive(Clone, Debug)]
@@ -76,27 +78,30 @@ impl Bench<'_> {
         })
     }
 
-    /// `baseline` over all its knobs, and closer between those that attain and those that do not: all runs, in ascending order of the
-    /// knob.
+    /// `baseline` over all its knobs, further out where the cheapest that attains is at an end, and closer between those that attain
+    /// and those that do not: all runs, in ascending order of the knob.
     pub fn sweep(&self, baseline: &Baseline, lease_aware: bool, goal: Goal) -> Vec<Run> {
-        let mut runs = if baseline.whole {
-            Vec::new()
-        } else {
-            self.runs(baseline, lease_aware, &baseline.knobs(self.scenario))
-        };
+        let mut knobs = baseline.knobs(self.scenario);
         if baseline.whole {
-            let knobs = baseline.knobs(self.scenario);
-            let ends: Vec<f64> = knobs.first().into_iter().chain(knobs.last()).copied().collect();
-            runs = self.runs(baseline, lease_aware, &ends);
+            // Every server more costs more and serves more: halving is enough.
+            let ends = knobs.first().into_iter().chain(knobs.last());
+            knobs = ends.copied().collect();
         }
-        let rounds = if baseline.whole { u32::BITS } else { BISECTIONS };
-        for _ in 0..rounds {
+        let mut runs = self.runs(baseline, lease_aware, &knobs);
+        let add = |runs: &mut Vec<Run>, knobs: &[f64]| {
+            runs.extend(self.runs(baseline, lease_aware, knobs));
+            runs.sort_by(|left, right| left.knob.total_cmp(&right.knob));
+        };
+        for _ in 0..if baseline.whole { 0 } else { EXTENSIONS } {
+            let Some(beyond) = beyond(&runs, goal) else { break };
+            add(&mut runs, &[beyond]);
+        }
+        for _ in 0..if baseline.whole { u32::BITS } else { BISECTIONS } {
             let between = between(&runs, goal, baseline.whole);
             if between.is_empty() {
                 break;
             }
-            runs.extend(self.runs(baseline, lease_aware, &between));
-            runs.sort_by(|left, right| left.knob.total_cmp(&right.knob));
+            add(&mut runs, &between);
         }
         runs
     }
@@ -148,6 +153,19 @@ pub fn pareto(runs: &[Run], goal: Goal) -> Vec<&Run> {
         better
     });
     sorted
+}
+
+/// The knob beyond the end at which the cheapest run that attains is.
+fn beyond(runs: &[Run], goal: Goal) -> Option<f64> {
+    let best = cheapest(runs, goal)?;
+    let knob = |index: usize| runs.get(index).map(|run| run.knob);
+    if best == 0 {
+        Some(knob(0)? * knob(0)? / knob(1)?)
+    } else if best + 1 == runs.len() {
+        Some(knob(best)? * knob(best)? / knob(best - 1)?)
+    } else {
+        None
+    }
 }
 
 /// Knobs halfway between neighbours of which one attains and one does not.

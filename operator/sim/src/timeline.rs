@@ -243,12 +243,14 @@ impl Timeline {
         words.collect::<Vec<_>>().join(", ")
     }
 
-    /// Turns what is left into percentiles and averages.
-    pub(crate) fn finish(&mut self) {
+    /// The simulation has ended and cost so much: turns what is left into percentiles and averages.
+    pub(crate) fn finish(&mut self, cost: f64) {
         while !self.recent.is_empty() {
             self.settle_oldest();
         }
-        let mut cost = 0.0;
+        for bucket in self.buckets.iter_mut().skip(self.open) {
+            bucket.cost = cost;
+        }
         for bucket in &mut self.buckets {
             let samples = f64::from(bucket.samples.max(1));
             bucket
@@ -256,9 +258,6 @@ impl Timeline {
                 .iter_mut()
                 .chain(&mut bucket.serving)
                 .for_each(|count| *count /= samples);
-            // Nothing is paid for what comes after the last tick of the simulation.
-            cost = f64::max(cost, bucket.cost);
-            bucket.cost = cost;
         }
     }
 }

@@ -152,8 +152,9 @@ impl<'a> World<'a> {
         }
         self.advance_to(end_ms);
         self.miss_the_rest();
+        let cost = self.accrued(end_ms);
         if let Some(timeline) = self.timeline.as_deref_mut() {
-            timeline.finish();
+            timeline.finish(cost);
         }
         Ok(Outcome {
             requests: self.requests,

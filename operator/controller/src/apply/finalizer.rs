@@ -4,16 +4,19 @@
 
 use std::fmt::Debug;
 
-use kube::api::Api;
-use kube::core::{ClusterResourceScope, NamespaceResourceScope};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Api, ListParams};
+use kube::core::{ClusterResourceScope, NamespaceResourceScope, PartialObjectMeta};
 use kube::{Resource, ResourceExt};
 use pomarium_api::group::ServerGroup;
 use pomarium_api::labels;
 use pomarium_api::pool::ServerPool;
 use pomarium_api::site::ServerSite;
+use pomarium_kernel::names::PoolId;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
+use super::Hands;
 use super::kube_call::{call, merge};
 use crate::effect::{Object, Outcome};
 use crate::member::Hub;
@@ -22,8 +25,27 @@ pub(super) async fn add(hub: &Hub, object: &Object) -> Result<Outcome, Outcome> 
     set(hub, object, true).await
 }
 
-pub(super) async fn remove(hub: &Hub, object: &Object) -> Result<Outcome, Outcome> {
-    set(hub, object, false).await
+/// Looks once more at what the finalizer of a pool stands for: a Pod that the caches do not show yet would be nobody's.
+pub(super) async fn remove(hands: &Hands, object: &Object) -> Result<Outcome, Outcome> {
+    if let Object::Pool(pool) = object {
+        nothing_runs(hands, pool).await?;
+    }
+    set(&hands.hub, object, false).await
+}
+
+async fn nothing_runs(hands: &Hands, pool: &PoolId) -> Result<(), Outcome> {
+    let seen = call(namespaced::<ServerPool>(hands.hub.read.clone(), &pool.namespace).get_metadata(&pool.name)).await?;
+    let of_pool = ListParams::default()
+        .labels(&format!("{}={}", labels::POOL_UID, seen.uid().unwrap_or_default()))
+        .limit(1);
+    for (site, member) in hands.members.all() {
+        let member = member.ok_or_else(|| Outcome::Refused(format!("site {site} does not answer")))?;
+        let pods: Api<PartialObjectMeta<Pod>> = Api::namespaced(member.read.clone(), &pool.namespace);
+        if !call(pods.list(&of_pool)).await?.items.is_empty() {
+            return Err(Outcome::Refused(format!("{pool} still has Pods at {site}")));
+        }
+    }
+    Ok(())
 }
 
 async fn set(hub: &Hub, object: &Object, wanted: bool) -> Result<Outcome, Outcome> {

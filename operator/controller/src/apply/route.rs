@@ -11,40 +11,85 @@ use crate::effect::Outcome;
 use crate::member::Hub;
 use crate::route::Route;
 
+/// The Gateway API.
+const API_GROUP: &str = "gateway.networking.k8s.io";
 /// Field manager of routes and their Services.
 const ROUTES: &str = "pomarium.dev/routes";
 /// Field manager of proposals.
 const PLANS: &str = "pomarium.dev/plans";
 
-/// Services first: a route must not name what does not exist.
+/// Services first: a route must not name what does not exist. Nothing at all is written where the Gateway API is missing, nor
+/// over what somebody else made under our names.
 pub(super) async fn apply(hub: &Hub, route: &Route) -> Result<Outcome, Outcome> {
-    let mut outcome = Outcome::Unchanged;
-    for service in &route.services {
-        let namespace = service.namespace().unwrap_or_default();
-        let (read, write): (Api<Service>, Api<Service>) = (
-            Api::namespaced(hub.read.clone(), &namespace),
-            Api::namespaced(hub.write.clone(), &namespace),
-        );
-        let seen = call(read.get_opt(&service.name_any())).await?;
-        if !seen.is_some_and(|seen| holds(&json(service), &json(&seen))) {
-            call(write.patch(&service.name_any(), &as_manager(ROUTES), &Patch::Apply(service))).await?;
-            outcome = Outcome::Done;
-        }
-    }
-    let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("gateway.networking.k8s.io", "v1", "HTTPRoute"));
+    let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(API_GROUP, "v1", "HTTPRoute"));
     let text = |field: &str| route.http_route["metadata"][field].as_str().unwrap_or_default();
     let (namespace, name) = (text("namespace"), text("name"));
     let (read, write): (Api<DynamicObject>, Api<DynamicObject>) = (
         Api::namespaced_with(hub.read.clone(), namespace, &resource),
         Api::namespaced_with(hub.write.clone(), namespace, &resource),
     );
-    // `get_opt` cannot tell a missing route from a missing API; the patch can.
     let seen = call(read.get_opt(name)).await?;
+    match &seen {
+        Some(seen) => check_owner("HTTPRoute", seen, route)?,
+        // A missing route and a missing API look the same here.
+        None if !offers_routes(hub).await? => return Ok(Outcome::Gone),
+        None if !route.create => return Ok(Outcome::Unchanged),
+        None => {}
+    }
+    let mut outcome = Outcome::Unchanged;
+    for service in &route.services {
+        if apply_service(hub, route, service).await? {
+            outcome = Outcome::Done;
+        }
+    }
     if !seen.is_some_and(|seen| holds(&route.http_route, &json(&seen))) {
         call(write.patch(name, &as_manager(ROUTES), &Patch::Apply(&route.http_route))).await?;
         outcome = Outcome::Done;
     }
     Ok(outcome)
+}
+
+/// True if it was written.
+async fn apply_service(hub: &Hub, route: &Route, service: &Service) -> Result<bool, Outcome> {
+    let (namespace, name) = (service.namespace().unwrap_or_default(), service.name_any());
+    let (read, write): (Api<Service>, Api<Service>) = (
+        Api::namespaced(hub.read.clone(), &namespace),
+        Api::namespaced(hub.write.clone(), &namespace),
+    );
+    match call(read.get_opt(&name)).await? {
+        Some(seen) => {
+            check_owner("Service", &seen, route)?;
+            if holds(&json(service), &json(&seen)) {
+                return Ok(false);
+            }
+        }
+        None if !route.create => return Ok(false),
+        None => {}
+    }
+    call(write.patch(&name, &as_manager(ROUTES), &Patch::Apply(service))).await?;
+    Ok(true)
+}
+
+/// Whether the hub has HTTPRoutes at all.
+async fn offers_routes(hub: &Hub) -> Result<bool, Outcome> {
+    match call(hub.read.list_api_group_resources(&format!("{API_GROUP}/v1"))).await {
+        Ok(offered) => Ok(offered.resources.iter().any(|resource| resource.name == "httproutes")),
+        Err(Outcome::Gone) => Ok(false),
+        Err(outcome) => Err(outcome),
+    }
+}
+
+/// Names are chosen by people too. An object that the pool does not own was made by one of them, or for an earlier pool
+/// of this name, and then it will soon be collected.
+fn check_owner(kind: &str, seen: &impl ResourceExt, route: &Route) -> Result<(), Outcome> {
+    let owned = seen.owner_references().iter().any(|owner| owner.uid == route.owner);
+    if owned {
+        return Ok(());
+    }
+    Err(Outcome::Refused(format!(
+        "{kind} {} exists and does not belong to this pool; it is left as it is",
+        seen.name_any()
+    )))
 }
 
 /// A proposal is written once; its spec is immutable.

@@ -22,6 +22,7 @@ use crate::effect::{Farewell, NodeRef, PodRef, ServerDrain};
 use crate::fixture::{NOW, chat, hub, no_members};
 use crate::latest::Trigger;
 use crate::provider::Providers;
+use crate::route::Route;
 use crate::world::ObjectKey;
 
 /// One request: verb, path with query, and body.
@@ -371,4 +372,153 @@ async fn a_site_that_does_not_answer_costs_its_own_effects_and_no_others() {
     ];
     assert_eq!(sorted, expected);
     assert!(!lanes.is_busy());
+}
+
+const POOL: &str = "/apis/pomarium.dev/v1alpha1/namespaces/assistants/serverpools/chat";
+
+#[tokio::test]
+async fn a_finalizer_stays_while_an_earlier_pass_is_still_at_work_elsewhere() {
+    let server = Server::default();
+    let seen = json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata",
+        "metadata": {"name": "chat", "namespace": "assistants", "uid": "p1", "finalizers": [labels::FINALIZER]}});
+    server.answer("GET", POOL, 200, seen);
+    let mut lanes = Applier::new(hands(&server));
+    let remove = || vec![Effect::RemoveFinalizer(crate::effect::Object::Pool(chat()))];
+    lanes.busy.insert(Lane::Site("slow".into()));
+    let applied = lanes.apply(remove()).await;
+    assert_eq!(
+        applied[0].outcome,
+        Outcome::NotReached,
+        "it may be about to create a Pod"
+    );
+    assert_eq!(server.writes(), []);
+    lanes.busy.clear();
+    let applied = lanes.apply(remove()).await;
+    assert_eq!(applied[0].outcome, Outcome::Done, "{applied:?}");
+}
+
+// --------------------------------------------------------------------------------------------------------------- routes
+
+const ROUTE: &str = "/apis/gateway.networking.k8s.io/v1/namespaces/assistants/httproutes/chat";
+const GATEWAY_API: &str = "/apis/gateway.networking.k8s.io/v1";
+const SERVICE: &str = "/api/v1/namespaces/assistants/services/chat-owned";
+
+/// A route with one backend, owned by the pool with the uid `p1`.
+fn wanted() -> Route {
+    let owner = json!([{"apiVersion": "pomarium.dev/v1alpha1", "kind": "ServerPool", "name": "chat", "uid": "p1", "controller": true}]);
+    let service = json!({"metadata": {"name": "chat-owned", "namespace": "assistants", "ownerReferences": owner},
+        "spec": {"ports": [{"port": 80}]}});
+    Route {
+        services: vec![serde_json::from_value(service).unwrap()],
+        http_route: json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute",
+            "metadata": {"name": "chat", "namespace": "assistants", "ownerReferences": owner},
+            "spec": {"hostnames": [], "rules": [{"backendRefs": [{"name": "chat-owned", "weight": 1}]}]}}),
+        owner: "p1".to_owned(),
+        create: true,
+        remote: Vec::new(),
+        beyond: Vec::new(),
+    }
+}
+
+fn offered(server: &Server) {
+    let offered = json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": "gateway.networking.k8s.io/v1",
+        "resources": [{"name": "httproutes", "singularName": "httproute", "namespaced": true, "kind": "HTTPRoute", "verbs": ["get"]}]});
+    server.answer("GET", GATEWAY_API, 200, offered);
+}
+
+fn service() -> Value {
+    serde_json::to_value(&wanted().services[0]).unwrap()
+}
+
+async fn route(server: &Server, route: &Route) -> Outcome {
+    let applied = route::apply(&hub(&server.client()), route).await;
+    applied.unwrap_or_else(|outcome| outcome)
+}
+
+fn written(server: &Server) -> Vec<String> {
+    let path = |path: &str| path.split('?').next().unwrap_or_default().to_owned();
+    server.writes().iter().map(|(_, url, _)| path(url)).collect()
+}
+
+#[tokio::test]
+async fn without_the_gateway_api_no_route_and_no_service_is_tried() {
+    let server = Server::default();
+    assert_eq!(route(&server, &wanted()).await, Outcome::Gone);
+    assert_eq!(server.writes(), []);
+}
+
+#[tokio::test]
+async fn a_route_is_written_after_its_services_and_only_when_it_differs() {
+    let server = Server::default();
+    offered(&server);
+    assert_eq!(route(&server, &wanted()).await, Outcome::Done);
+    assert_eq!(written(&server), [SERVICE, ROUTE]);
+
+    let mut with_defaults = wanted().http_route;
+    with_defaults["spec"]["rules"][0]["timeouts"] = json!({"request": "1s"});
+    let cases = [
+        ("the same", with_defaults, 0),
+        (
+            "another weight",
+            {
+                let mut seen = wanted().http_route;
+                seen["spec"]["rules"][0]["backendRefs"][0]["weight"] = json!(0);
+                seen
+            },
+            1,
+        ),
+        (
+            "a hostname that the pool does not name any more",
+            {
+                let mut seen = wanted().http_route;
+                seen["spec"]["hostnames"] = json!(["old.example.com"]);
+                seen
+            },
+            1,
+        ),
+    ];
+    for (name, seen, writes) in cases {
+        let server = Server::default();
+        server
+            .answer("GET", ROUTE, 200, seen)
+            .answer("GET", SERVICE, 200, service());
+        route(&server, &wanted()).await;
+        assert_eq!(server.writes().len(), writes, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn what_other_people_made_under_our_names_is_left_as_it_is() {
+    for (path, version, kind) in [
+        (ROUTE, "gateway.networking.k8s.io/v1", "HTTPRoute"),
+        (SERVICE, "v1", "Service"),
+    ] {
+        let server = Server::default();
+        offered(&server);
+        let theirs = json!({"apiVersion": version, "kind": kind, "metadata": {"name": "chat"}, "spec": {}});
+        server.answer("GET", path, 200, theirs);
+        let outcome = route(&server, &wanted()).await;
+        let Outcome::Refused(why) = &outcome else {
+            panic!("{outcome:?}")
+        };
+        assert!(why.contains("does not belong to this pool"), "{why}");
+        assert_eq!(server.writes(), [], "{path}");
+    }
+}
+
+#[tokio::test]
+async fn the_route_of_a_pool_that_is_being_deleted_follows_its_drains_and_is_not_made_anew() {
+    let leaving = Route {
+        create: false,
+        ..wanted()
+    };
+    let server = Server::default();
+    offered(&server);
+    assert_eq!(route(&server, &leaving).await, Outcome::Unchanged);
+    assert_eq!(server.writes(), []);
+    let mut seen = wanted().http_route;
+    seen["spec"]["rules"][0]["backendRefs"][0]["weight"] = json!(4);
+    server.answer("GET", ROUTE, 200, seen);
+    assert_eq!(route(&server, &leaving).await, Outcome::Done);
+    assert_eq!(written(&server), [ROUTE]);
 }

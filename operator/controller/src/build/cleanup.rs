@@ -91,12 +91,15 @@ fn group_is_empty(world: &World, name: &GroupName) -> bool {
     })
 }
 
+/// Nobody uses it and nothing of ours is there. A cluster that does not answer may have anything; only one that cannot be
+/// reached until somebody changes the site or its Secret is let go all the same.
 fn site_is_empty(world: &World, name: &SiteName, site: &SiteSeen) -> bool {
     let used = world
         .groups
         .values()
         .any(|group| group.spec.site_ref.name == name.as_str() && group.finalizers().iter().any(is_ours));
-    !used && site.pods.is_empty() && site.budgets.is_empty()
+    let believed = site.contact == Contact::Reachable || site.problem.is_some();
+    !used && believed && site.pods.is_empty() && site.budgets.is_empty()
 }
 
 fn is_ours(finalizer: &String) -> bool {

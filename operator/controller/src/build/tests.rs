@@ -332,6 +332,27 @@ fn a_pool_leaves_nothing_behind_and_its_finalizer_goes_last() {
     );
 }
 
+#[test]
+fn a_site_is_let_go_when_nothing_is_there_and_silence_is_not_nothing() {
+    let mut world = world();
+    world.groups.clear();
+    let away = world.sites.get_mut("away").unwrap();
+    Arc::make_mut(&mut away.object).metadata.deletion_timestamp =
+        serde_json::from_value(json!("2027-01-15T08:00:00Z")).unwrap();
+    let leave = |world: &World| names(&effects(&Plan::default(), &snapshot(world), world, &context()));
+    assert_eq!(leave(&world), ["RemoveFinalizer"]);
+    let away = world.sites.get_mut("away").unwrap();
+    away.contact = Contact::Lost {
+        since: NOW,
+        message: String::new(),
+    };
+    assert_eq!(leave(&world), Vec::<&str>::new(), "it may still have Pods");
+    // Nobody could ever delete a site whose kubeconfig is refused.
+    world.sites.get_mut("away").unwrap().problem =
+        Some(pomarium_kernel::reason::Problem::new(Reason::CredentialRejected, ""));
+    assert_eq!(leave(&world), ["RemoveFinalizer"]);
+}
+
 /// One pass of the real planner over a world in which effects work at once.
 fn pass(world: &World, now: Timestamp) -> Vec<Effect> {
     let snapshot = crate::observe::observe(world, now).snapshot;

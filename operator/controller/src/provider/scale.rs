@@ -166,7 +166,7 @@ impl Scale {
 }
 
 impl Provider for Scale {
-    /// The machines themselves are Nodes. Those that are on their way are listed under the names that the plan would give.
+    /// The machines themselves are Nodes. Those that are on their way are listed under names of their own.
     fn list<'a>(&'a self, group: &'a GroupCall) -> BoxFuture<'a, Result<Listed, ProviderError>> {
         async move {
             let target = self.target(group).await?;
@@ -181,7 +181,9 @@ impl Provider for Scale {
                     minimum_until: None,
                     available_at: None,
                 };
-                (ServerName::new(format!("{}-{ordinal}", group.name)), server)
+                // No Node has such a name: one that had would hide a server that was asked for, and it would be asked
+                // for again.
+                (ServerName::new(format!("{}-coming-{ordinal}", group.name)), server)
             });
             Ok(Listed {
                 servers: coming.collect(),
@@ -308,7 +310,11 @@ mod tests {
         assert_eq!(*target.written.lock().unwrap(), [3]);
         let listed = scale.list(&group(2)).await.unwrap();
         assert_eq!(listed.size, Some(3));
-        assert_eq!(listed.servers.len(), 1);
+        assert_eq!(
+            listed.servers.keys().map(ServerName::as_str).collect::<Vec<_>>(),
+            ["hosted-coming-0"],
+            "a name that no Node has: one that is taken would hide a server that was asked for"
+        );
         assert!(scale.list(&group(3)).await.unwrap().servers.is_empty());
     }
 

@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition as ApiCondition;
 use pomarium_api::group::{self, ServerCounts, ServerGroupStatus};
 use pomarium_api::limits;
 use pomarium_api::pool::{LastDecision, Observed, PoolMemory, ReplicaCounts, ServerPoolStatus};
-use pomarium_api::site::ServerSiteStatus;
+use pomarium_api::site::{MetricsAccess, ServerSiteStatus};
 use pomarium_kernel::names::{GroupName, PoolId, SiteName};
 use pomarium_kernel::plan::{Action, Condition, ConditionKind, Decision, PoolOutlook, Truth};
 use pomarium_kernel::reason::Reason;
@@ -296,11 +296,21 @@ fn site(said: &Said<'_>, name: &SiteName) -> ServerSiteStatus {
     let generation = object.and_then(|object| object.metadata.generation);
     let outlook = said.plan.sites.get(name);
     let problem = seen.and_then(|seen| seen.problem.as_ref());
-    let wanted = match (said.world.invalid.sites.get(name).or(problem), outlook) {
+    let mut wanted = match (said.world.invalid.sites.get(name).or(problem), outlook) {
         (Some(problem), _) => stalled(problem),
         (None, Some(outlook)) => outlook.conditions.clone(),
         (None, None) => Vec::new(),
     };
+    if object.is_some_and(|object| object.spec.metrics_access == Some(MetricsAccess::Prometheus)) {
+        wanted.push(Condition {
+            kind: ConditionKind::MetricsAvailable,
+            status: Truth::False,
+            reason: Reason::MetricsUnavailable,
+            message: "metricsAccess: Prometheus is not supported yet: no engine of this site is asked, so that drains wait for \
+                      their deadline and pools with metrics.source: Engine keep what they have; use Direct or PodProxy"
+                .to_owned(),
+        });
+    }
     let conditions = conditions(&old.conditions, wanted, generation, &said.clock);
     ServerSiteStatus {
         observed_generation: generation,

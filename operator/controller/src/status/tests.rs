@@ -6,6 +6,7 @@ use http::{Request, Response};
 use k8s_openapi::jiff;
 use kube::Client;
 use kube::client::Body;
+use pomarium_api::site::MetricsAccess;
 use pomarium_kernel::planning;
 use pomarium_kernel::reason::{Problem, Reason};
 use pomarium_kernel::snapshot::{Demand, Measured};
@@ -137,6 +138,27 @@ fn an_object_that_cannot_be_used_is_stalled_with_the_reason() {
         said,
         [("Ready", "False", "InvalidSpec"), ("Stalled", "True", "InvalidSpec")]
     );
+}
+
+#[test]
+fn a_way_to_metrics_that_is_not_there_yet_is_said_and_not_passed_over() {
+    let mut world = world();
+    let condition = |world: &World| {
+        let seen = said(world, &Done::default(), 1);
+        let conditions = seen.sites["away"].conditions.clone();
+        conditions
+            .into_iter()
+            .find(|condition| condition.type_ == "MetricsAvailable")
+    };
+    assert_eq!(condition(&world), None, "by default engines are asked directly");
+    let away = Arc::make_mut(&mut world.sites.get_mut("away").unwrap().object);
+    away.spec.metrics_access = Some(MetricsAccess::Prometheus);
+    let said = condition(&world).unwrap();
+    assert_eq!(
+        (said.status.as_str(), said.reason.as_str()),
+        ("False", "MetricsUnavailable")
+    );
+    assert!(said.message.contains("not supported yet"), "{}", said.message);
 }
 
 #[test]

@@ -19,6 +19,7 @@ use crate::world::{ObjectKey, Readiness};
 
 /// An API server for one kind: answers lists with `list`, and watches with what is sent down a channel.
 struct FakeServer {
+    accepts: Arc<Mutex<Vec<String>>>,
     list: Arc<Mutex<Value>>,
     watch: Arc<Mutex<Option<mpsc::UnboundedSender<Value>>>>,
     lists: Arc<Mutex<u32>>,
@@ -27,13 +28,17 @@ struct FakeServer {
 impl FakeServer {
     fn start(items: Value) -> (Self, Client) {
         let fake = Self {
+            accepts: Arc::default(),
             list: Arc::new(Mutex::new(items)),
             watch: Arc::default(),
             lists: Arc::default(),
         };
         let (list, watch, lists) = (fake.list.clone(), fake.watch.clone(), fake.lists.clone());
+        let accepts = fake.accepts.clone();
         let service = tower::service_fn(move |request: Request<Body>| {
             let (list, watch, lists) = (list.clone(), watch.clone(), lists.clone());
+            let accept = request.headers().get("accept").map(|value| value.to_str().unwrap());
+            accepts.lock().unwrap().push(accept.unwrap_or_default().to_owned());
             async move {
                 if request.uri().query().unwrap_or_default().contains("watch=") {
                     let (sender, receiver) = mpsc::unbounded_channel::<Value>();
@@ -156,6 +161,36 @@ async fn a_watch_that_fails_is_listed_anew_and_not_called_current_meanwhile() {
         "a deletion that was missed is made up for"
     );
     task.abort();
+}
+
+/// What a store asks the API server for, in its list and in its watch.
+async fn asked_for<P: Projection>(projection: P, namespaced: impl Fn(Client) -> Api<P::Watched>) -> Vec<String> {
+    let (fake, client) = FakeServer::start(json!([]));
+    let store = Store::new(projection, Trigger::default());
+    tokio::select! {
+        () = store.follow(namespaced(client), watcher::Config::default()) => {}
+        () = until("the watch is up", || fake.watch.lock().unwrap().is_some()) => {}
+    }
+    let accepts = fake.accepts.lock().unwrap().clone();
+    accepts
+}
+
+#[tokio::test]
+async fn where_only_metadata_is_kept_nothing_else_is_asked_for() {
+    let secrets = asked_for(SecretVersions, |client| Api::namespaced(client, "pomarium-system")).await;
+    let namespaces = asked_for(Namespaces, Api::all).await;
+    let budgets = asked_for(Budgets, Api::all).await;
+    for (kind, accepts) in [("secrets", secrets), ("namespaces", namespaces), ("budgets", budgets)] {
+        assert!(accepts.len() >= 2, "{kind}: a list and a watch, not {accepts:?}");
+        for accept in accepts {
+            assert!(accept.contains("as=PartialObjectMetadata"), "{kind}: {accept}");
+        }
+    }
+    let whole = asked_for(Pods { clock: Clock::real() }, Api::all).await;
+    assert!(
+        whole.iter().all(|accept| !accept.contains("PartialObjectMetadata")),
+        "{whole:?}"
+    );
 }
 
 #[tokio::test]

@@ -1,14 +1,18 @@
 #![allow(clippy::unwrap_used, clippy::float_cmp)]
 
+mod accounts;
+mod faults;
+
 use std::convert::Infallible;
 
 use pomarium_kernel::engine::StepTimes;
-use pomarium_kernel::snapshot::{Metric, Objective};
+use pomarium_kernel::snapshot::{Discipline, Metric, Objective};
 use pomarium_kernel::time::Span;
 use pomarium_kernel::units::Fraction;
 
 use super::*;
 use crate::machines::GroupModel;
+use crate::schedule::{self, Line};
 
 /// Does what a table says, by the index of the tick.
 struct Script(Vec<(usize, Vec<Command>)>, usize);

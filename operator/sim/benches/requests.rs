@@ -1,0 +1,121 @@
+//! How many requests a second the simulator gets through, without a planner: a synthetic week with a daily and a weekly
+//! rhythm, of the size and the lengths of the recorded ones, on 30 servers of three kinds.
+//!
+//! The bar is a week with 1 million requests in 6 s on one core: 170,000 requests/s. A plain program, because one run takes
+//! seconds: `cargo bench -p pomarium-sim`.
+
+use std::convert::Infallible;
+use std::time::Instant;
+
+use pomarium_kernel::engine::StepTimes;
+use pomarium_kernel::snapshot::{Metric, Objective};
+use pomarium_kernel::time::Span;
+use pomarium_kernel::units::Fraction;
+use pomarium_sim::machines::GroupModel;
+use pomarium_sim::policy;
+use pomarium_sim::trace::Arrival;
+use pomarium_sim::world::{Scenario, World};
+
+const REQUESTS: u64 = 1_000_000;
+const WEEK_MS: u64 = 7 * 24 * 3_600_000;
+const RUNS: usize = 5;
+const BAR: f64 = REQUESTS as f64 / 6.0;
+
+fn main() {
+    let trace = week();
+    let scenario = scenario();
+    for (name, knob) in [("static-peak", 30.0), ("hpa", 4.0)] {
+        let mut rates: Vec<f64> = (0..RUNS).map(|_| measure(&scenario, &trace, name, knob)).collect();
+        rates.sort_by(f64::total_cmp);
+        let median = rates[RUNS / 2];
+        println!("{name}: {median:.0} requests/s, {:.1} times the bar", median / BAR);
+    }
+}
+
+fn measure(scenario: &Scenario, trace: &[Arrival], name: &str, knob: f64) -> f64 {
+    let Some(mut policy) = policy::build(name, true, knob, scenario) else {
+        return 0.0;
+    };
+    let start = Instant::now();
+    let Ok(outcome) = World::new(scenario, None).run(trace.iter().copied().map(Ok::<_, Infallible>), policy.as_mut());
+    let seconds = start.elapsed().as_secs_f64();
+    assert_eq!(outcome.requests.total, trace.len() as u64);
+    trace.len() as f64 / seconds
+}
+
+/// Nights have a quarter of the rate of days, weekends half of that of weekdays; lengths as in recorded conversations.
+fn week() -> Vec<Arrival> {
+    let mut seed = 1_u64;
+    let mut random = || {
+        seed = seed
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (seed >> 33) as f64 / (1_u64 << 31) as f64
+    };
+    let mut trace = Vec::new();
+    while (trace.len() as u64) < REQUESTS {
+        let at = random();
+        let days = at * 7.0;
+        let daily = 0.625 - 0.375 * (days.fract() * std::f64::consts::TAU).cos();
+        let weekly = if days < 5.0 { 1.0 } else { 0.5 };
+        if random() > daily * weekly {
+            continue;
+        }
+        // Exponential, with the means of azure-conv.
+        let mut length = |mean: f64, most: f64| (-(1.0 - random()).ln() * mean).clamp(1.0, most);
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped")]
+        trace.push(Arrival {
+            arrival_ms: (at * WEEK_MS as f64) as u64,
+            prompt_tokens: length(1_155.0, 8_000.0) as u32,
+            output_tokens: length(211.0, 1_000.0) as u32,
+        });
+    }
+    trace.sort();
+    trace
+}
+
+fn scenario() -> Scenario {
+    let group =
+        |name: &str, [alpha, beta, delta]: [u64; 3], max: u32, hourly: f64, minimum_hours: u64, lead_secs: u64| {
+            GroupModel {
+                name: name.to_owned(),
+                times: StepTimes {
+                    alpha_ns: alpha,
+                    beta_ns: beta,
+                    delta_ns: delta,
+                    kv_tokens: 400_000,
+                    max_batch: 16,
+                    prefill_chunk: 256,
+                },
+                load_ms: 30_000,
+                lead_ms: lead_secs * 1_000,
+                recycle_ms: 0,
+                minimum_lease_ms: minimum_hours * 3_600_000,
+                hourly,
+                idle_watts: 10.0,
+                busy_watts: 295.0,
+                price_per_kwh: 0.15,
+                max,
+                always_on: false,
+            }
+        };
+    let objective = |metric, threshold_ms| Objective {
+        metric,
+        percentile: Fraction::new(0.95),
+        threshold: Span::from_millis(threshold_ms),
+        window: Span::from_hours(24),
+    };
+    let groups = vec![
+        group("owned", [10_200_000, 2_500_000, 1_000_000], 6, 0.0, 0, 60),
+        group("managed", [12_000_000, 3_000_000, 1_300_000], 4, 1.55, 1, 300),
+        group("hosted", [18_400_000, 4_600_000, 2_300_000], 20, 1.97, 24, 900),
+    ];
+    let objectives = vec![
+        objective(Metric::TimeToFirstToken, 12_000),
+        objective(Metric::InterTokenLatency, 250),
+    ];
+    Scenario {
+        start_ms: -1_800_000,
+        ..Scenario::new(groups, objectives, 211.0)
+    }
+}

@@ -409,3 +409,16 @@ fn a_crash_after_any_effect_leads_to_the_same_world() {
         }
     }
 }
+
+#[test]
+fn a_deleted_group_keeps_its_finalizer_until_nothing_runs_there() {
+    let mut world = running();
+    let leaving = Arc::make_mut(world.groups.get_mut("owned").unwrap());
+    leaving.metadata.deletion_timestamp = Some(serde_json::from_value(json!("2027-01-15T08:00:00Z")).unwrap());
+    let gone = Effect::RemoveFinalizer(Object::Group("owned".into()));
+    assert!(!built(&world, &[]).contains(&gone), "its replicas serve");
+    for site in world.sites.values_mut() {
+        site.pods = Arc::default();
+    }
+    assert!(built(&world, &[]).contains(&gone));
+}

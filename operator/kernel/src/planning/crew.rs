@@ -160,7 +160,7 @@ fn standing(world: &World, pool: &Pool, replica: &Replica, site: Option<&Site>, 
     } else if world.server_gone(replica) || server.is_some_and(|server| is_taken_back(server) || world.is_dead(server))
     {
         Standing::Leaving(Reason::ReplicaLost)
-    } else if world.is_late(pool, replica) {
+    } else if world.is_late(pool, replica) && !server.is_some_and(|server| server.held) {
         Standing::Leaving(Reason::ReplicaLate)
     } else if let Some(lost) = lost(world, pool, replica, server) {
         lost

@@ -140,6 +140,12 @@ impl<'a> Model<'a> {
         }
     }
 
+    /// Whether there are replicas among `counts` whose figures nobody knows: the spec of their group is broken, say.
+    pub(crate) fn unfathomed(&self, counts: &Counts) -> bool {
+        let known = |group: &GroupName| self.options.choices.contains_key(group);
+        counts.iter().any(|(group, count)| *count > 0 && !known(group))
+    }
+
     /// Whether one more server of `group` brings `counts` nearer to what they lack.
     ///
     /// Not every server does: where requests are sent to all servers alike, the slowest one sets the pace. As many as
@@ -174,12 +180,6 @@ impl<'a> Model<'a> {
                 .unwrap_or(0.0),
             Lack::Site(site) => left(&self.without_site(counts, site)),
         }
-    }
-
-    /// Whether there are replicas among `counts` whose figures nobody knows: the spec of their group is broken, say.
-    pub(crate) fn unfathomed(&self, counts: &Counts) -> bool {
-        let known = |group: &GroupName| self.options.choices.contains_key(group);
-        counts.iter().any(|(group, count)| *count > 0 && !known(group))
     }
 
     /// Whether `counts` carry `rate` at `utilization`. Nothing at all is always carried, and replicas whose figures nobody

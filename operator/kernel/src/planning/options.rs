@@ -27,6 +27,8 @@ pub(crate) struct Choice<'a> {
     pub(crate) routable: bool,
     /// New replicas may be placed here, now or as soon as the group can be looked at again.
     pub(crate) open: bool,
+    /// Why nothing can be placed here now.
+    pub(crate) closed: Option<Problem>,
     /// Why its objectives may be out of reach, by lengths of requests that nobody has measured lately.
     pub(crate) doubt: Option<Problem>,
     /// Whether servers may be asked for, or only proposed.
@@ -97,6 +99,7 @@ impl<'a> Options<'a> {
             match performance {
                 Ok(performance) => {
                     let automatic = pool.mode == Mode::Auto && group.mode == Mode::Auto;
+                    let closed = world.takes_no_work(name);
                     let choice = Choice {
                         doubt: feasibility.doubt(group, &performance),
                         performance,
@@ -106,7 +109,8 @@ impl<'a> Options<'a> {
                         busy: energy(site, group.power.busy_watts),
                         idle: energy(site, group.power.idle_watts),
                         routable: is_routable(pool, &group.site),
-                        open: satisfied && (world.takes_no_work(name).is_none() || world.expects(name)),
+                        open: satisfied && (closed.is_none() || world.expects(name)),
+                        closed,
                         verdict: if automatic { Verdict::Act } else { Verdict::Propose },
                     };
                     choices.insert(name, choice);
@@ -154,7 +158,8 @@ impl<'a> Options<'a> {
             .iter()
             .filter(|(name, _)| **name != chosen && self.satisfies(name))
             .map(|(name, choice)| {
-                let problem = unavailable.get(*name).cloned().unwrap_or_else(|| {
+                let known = unavailable.get(*name).or(choice.closed.as_ref());
+                let problem = known.cloned().unwrap_or_else(|| {
                     Problem::new(
                         Reason::LaterInOrder,
                         format!("{name} comes after {chosen} in the placement order"),

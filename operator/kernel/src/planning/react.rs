@@ -148,9 +148,11 @@ fn carry_enough(model: &Model, need: &Need, keepers: &Counts) -> bool {
         return false;
     };
     let doubled = Rate::per_second(rate.as_per_second() * f64::from(REACT_MOST));
-    keepers
-        .keys()
-        .all(|group| model.carries(&without(keepers, group), doubled, 1.0))
+    // Nobody knows what replicas without figures carry.
+    !model.unfathomed(keepers)
+        && keepers
+            .keys()
+            .all(|group| model.carries(&without(keepers, group), doubled, 1.0))
         && !keepers.is_empty()
 }
 

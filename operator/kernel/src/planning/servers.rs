@@ -124,6 +124,15 @@ fn ask(name: &GroupName, group: &Group, shelf: &mut Shelf, draft: &mut Draft) ->
     shelf.asked.iter().any(|ask| ask.verdict == Verdict::Act)
 }
 
+/// Whether the group may act by itself where money is spent or saved. Who deletes a group has decided to do without its
+/// servers.
+fn by_mode(group: &Group) -> Verdict {
+    match group.mode {
+        Mode::Approve | Mode::Advise if !group.deleting => Verdict::Propose,
+        Mode::Auto | Mode::Approve | Mode::Advise => Verdict::Act,
+    }
+}
+
 /// What becomes of the servers of one group that nobody needs, or that do not answer.
 struct Returns<'r, 'a> {
     world: &'r World<'a>,
@@ -358,14 +367,4 @@ fn leaves_for_good((_, replica): &(&PoolId, &Replica)) -> bool {
                 | Reason::GroupDeleted
         )
     })
-}
-
-/// Whether the group may act by itself where money is spent or saved.
-fn by_mode(group: &Group) -> Verdict {
-    match group.mode {
-        Mode::Auto => Verdict::Act,
-        // Whoever deletes a group has decided.
-        Mode::Approve | Mode::Advise if group.deleting => Verdict::Act,
-        Mode::Approve | Mode::Advise => Verdict::Propose,
-    }
 }

@@ -92,7 +92,11 @@ pub(crate) fn slots(
         for (name, source) in free.chain(reclaim).chain(vacating).filter(|(name, _)| proven(name)) {
             add(source, group, servers.get(name), Verdict::Act);
         }
-        let coming = servers.values().find(|server| server.state.is_coming());
+        // Where nothing can be done at the moment, servers that are there count as coming too.
+        let coming = servers
+            .values()
+            .find(|server| server.state.is_coming())
+            .or_else(|| servers.values().find(|server| server.state == ServerState::Ready));
         for _ in 0..shelf.coming {
             add(Source::Coming, group, coming, Verdict::Act);
         }

@@ -180,6 +180,14 @@ fn reconciling(findings: &Findings, serving: &Counts) -> Option<Problem> {
     None
 }
 
+/// No spec asked for it.
+fn is_accident(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::ReplicaLost | Reason::ReplicaLate | Reason::EngineSilent | Reason::ServerFailed
+    )
+}
+
 fn waiting(message: String, held: Option<&Problem>) -> String {
     match held {
         Some(problem) => format!("{message}; it waits ({}): {}", problem.reason, problem.message),
@@ -202,14 +210,6 @@ fn left_behind(crew: &Crew) -> Problem {
     let where_they_are = out_of_reach.into_iter().take(4).collect::<Vec<_>>().join(", ");
     let message = format!("{left} replicas are left, and nothing can be done about those in {where_they_are}");
     Problem::new(Reason::Forgotten, message)
-}
-
-/// No spec asked for it.
-fn is_accident(reason: Reason) -> bool {
-    matches!(
-        reason,
-        Reason::ReplicaLost | Reason::ReplicaLate | Reason::EngineSilent | Reason::ServerFailed
-    )
 }
 
 /// Servers have to come first.

@@ -46,7 +46,8 @@ pub(super) fn merge<T: serde::Serialize + std::fmt::Debug>(patch: T) -> (PatchPa
 
 fn outcome(error: &kube::Error) -> Outcome {
     match error {
-        kube::Error::Api(status) if status.is_not_found() => Outcome::Gone,
+        // By the code: where a whole API group is missing, the server answers with a line of text and no reason.
+        kube::Error::Api(status) if status.code == 404 => Outcome::Gone,
         kube::Error::Api(status) if status.is_conflict() || status.is_already_exists() => Outcome::Conflict,
         kube::Error::Api(status) => Outcome::Failed {
             category: match status.code {

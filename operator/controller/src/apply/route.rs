@@ -28,7 +28,11 @@ pub(super) async fn apply(hub: &Hub, route: &Route) -> Result<Outcome, Outcome> 
         Api::namespaced_with(hub.read.clone(), namespace, &resource),
         Api::namespaced_with(hub.write.clone(), namespace, &resource),
     );
-    let seen = call(read.get_opt(name)).await?;
+    let seen = match call(read.get(name)).await {
+        Ok(seen) => Some(seen),
+        Err(Outcome::Gone) => None,
+        Err(outcome) => return Err(outcome),
+    };
     match &seen {
         Some(seen) => check_owner("HTTPRoute", seen, route)?,
         // A missing route and a missing API look the same here.

@@ -224,7 +224,8 @@ async fn resource(client: &Client, api_version: &str, kind: &str) -> Result<ApiR
 async fn bounded<T>(call: impl Future<Output = kube::Result<T>>) -> Result<T, ProviderError> {
     match tokio::time::timeout(PATIENCE, call).await {
         Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(kube::Error::Api(status))) if status.is_not_found() => Err(ProviderError::Missing(status.message)),
+        // By the code: where a whole API group is missing, the server answers with a line of text and no reason.
+        Ok(Err(kube::Error::Api(status))) if status.code == 404 => Err(ProviderError::Missing(status.message)),
         Ok(Err(kube::Error::Api(status))) if status.is_conflict() => Err(ProviderError::Refused(status.message)),
         Ok(Err(error)) => Err(ProviderError::Unavailable(error.to_string())),
         Err(_) => Err(ProviderError::Unavailable(format!("no answer within {PATIENCE:?}"))),

@@ -168,7 +168,7 @@ impl Grow<'_, '_> {
                 lack: None,
             });
         }
-        if let Some(rate) = self.need.rate()
+        if let Some(rate) = self.need.rate().filter(|_| !self.model.is_silent())
             && let Some(lack) = self.model.lack(have, rate, TARGET_UTILIZATION)
         {
             let replacing = replacing && self.model.lack(&with_gone, rate, TARGET_UTILIZATION).is_none();
@@ -239,21 +239,21 @@ impl Grow<'_, '_> {
         offers: &mut Vec<Slot>,
         unavailable: &mut BTreeMap<GroupName, Problem>,
     ) {
-        let lack = match (want.cause, &want.lack) {
-            (_, Some(lack)) => lack,
-            (Cause::Minimum, None) => return,
-            // The model sees enough; more of what slows down all others is no cure for whatever else is wrong.
-            (_, None) if total(have) > 0 => &Lack::Capacity,
-            (_, None) => return,
-        };
+        if want.cause == Cause::Minimum {
+            return;
+        }
         let rate = self.need.rate().unwrap_or(Rate::ZERO);
         let mut offered = Counts::new();
         for slot in offers.iter() {
             *offered.entry(slot.group.clone()).or_default() += 1;
         }
         for (group, count) in offered {
-            let elsewhere = !matches!(lack, Lack::Site(site) if self.model.site_of(&group) == Some(site));
-            if elsewhere && !self.model.helps(have, &group, count, lack, rate) {
+            let useless = match &want.lack {
+                Some(Lack::Site(site)) if self.model.site_of(&group) == Some(site) => false,
+                Some(lack) => !self.model.helps(have, &group, count, lack, rate),
+                None => self.model.harms(have, &group),
+            };
+            if useless {
                 let message = format!("by the model, another server of {group} adds nothing to what is sustainable");
                 unavailable.insert(group.clone(), Problem::new(Reason::ObjectiveUnreachable, message));
                 offers.retain(|slot| slot.group != group);

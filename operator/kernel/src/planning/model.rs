@@ -7,6 +7,7 @@ use super::demand::values;
 use super::options::{Options, Place};
 use super::policy::{MISPREDICTED, TARGET_UTILIZATION};
 use crate::capacity::{Prediction, Servers, predict, sustainable};
+use crate::feasibility::LengthSource;
 use crate::names::{GroupName, SiteName};
 use crate::snapshot::{Pool, Survive};
 use crate::time::Timestamp;
@@ -154,6 +155,17 @@ impl<'a> Model<'a> {
         *all.entry(group.clone()).or_default() += offered;
         self.strength(&with(counts, group), lack) > self.strength(counts, lack)
             || self.lack(&all, rate, TARGET_UTILIZATION).is_none()
+    }
+
+    /// Whether one more server of `group` lowers what all sustain.
+    pub(crate) fn harms(&self, counts: &Counts, group: &GroupName) -> bool {
+        self.sustainable(&with(counts, group)) < self.sustainable(counts)
+    }
+
+    /// Whether it has nothing to say: with lengths that nobody has measured lately every objective is out of reach anywhere.
+    pub(crate) fn is_silent(&self) -> bool {
+        self.options.feasibility.source() != LengthSource::Measured
+            && self.options.choices.values().all(|choice| choice.doubt.is_some())
     }
 
     /// What is left of `counts` when that happens whose consequences are lacking, in requests per second.

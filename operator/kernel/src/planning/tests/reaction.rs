@@ -115,7 +115,7 @@ fn a_slow_server_that_lowers_what_all_sustain_is_not_bought() {
     let capacity = condition(&plan, ConditionKind::CapacityAvailable).unwrap();
     assert!(capacity.message.contains("adds nothing"), "{}", capacity.message);
     // Nor is one that the reactive rule would like to have.
-    stage.demand("chat", 0.5);
+    stage.demand("chat", 1.3);
     let now = stage.now;
     stage.seen_mut("chat").measured[0] = measured(14_000.0, 0.8, now);
     let decisions = stage.run(Span::from_hours(1));

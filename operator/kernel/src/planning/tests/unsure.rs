@@ -50,6 +50,19 @@ fn a_pool_that_was_never_measured_serves_and_is_measured() {
 }
 
 #[test]
+fn where_assumed_lengths_say_nothing_the_measured_percentile_speaks() {
+    let mut stage = hybrid(3, 0).pool("chat", impatient(1));
+    stage.demand("chat", 0.5);
+    for _ in 0..60 {
+        lengths(&mut stage, None);
+        let now = stage.now;
+        stage.seen_mut("chat").measured[0] = crate::fixture::measured(4_000.0, 0.8, now);
+        stage.step();
+    }
+    assert!(stage.count("chat", "ultra") > 1);
+}
+
+#[test]
 fn the_last_measured_lengths_are_used_when_measurements_stop() {
     let mut stage = hybrid(3, 0)
         .pool("chat", impatient(1))

@@ -479,6 +479,7 @@ fn pods_of_equal_names_at_two_sites_are_two_replicas() {
     world.sites.insert(SiteName::from("away"), away);
     let mut there = (*world.groups["macs"]).clone();
     there.spec.site_ref.name = "away".to_owned();
+    there.spec.node_selector = serde_json::from_value(json!({"matchLabels": {labels::GROUP: "macs"}})).unwrap();
     world.groups.insert(GroupName::from("macs-away"), Arc::new(there));
     let observed = observe(&world, NOW);
     let running = &observed.snapshot.pools[&PoolId::new("assistants", "chat")].running;

@@ -27,8 +27,11 @@ fn main() {
     for (name, knob) in [("static-peak", 30.0), ("hpa", 4.0)] {
         let mut rates: Vec<f64> = (0..RUNS).map(|_| measure(&scenario, &trace, name, knob)).collect();
         rates.sort_by(f64::total_cmp);
-        let median = rates[RUNS / 2];
-        println!("{name}: {median:.0} requests/s, {:.1} times the bar", median / BAR);
+        let (median, best) = (rates[RUNS / 2], rates[RUNS - 1]);
+        println!(
+            "{name}: median {median:.0} requests/s, {:.1} times the bar; best of {RUNS} {best:.0}",
+            median / BAR
+        );
     }
 }
 

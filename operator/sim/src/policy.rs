@@ -45,7 +45,7 @@ pub struct Baseline {
     pub published: fn(&Scenario) -> f64,
     /// Values of the knob to sweep, in ascending order.
     knobs: fn(&Scenario) -> Vec<f64>,
-    /// The knob only takes whole numbers.
+    /// The knob is a fixed number of servers: whole, and never given back.
     pub whole: bool,
     rule: fn(&Scenario, f64) -> Box<dyn Rule>,
 }
@@ -64,7 +64,7 @@ pub const BASELINES: [Baseline; 6] = [
         name: "keda-slo",
         knob: "scale of the objectives' thresholds",
         published: |_| 1.0,
-        knobs: |_| geometric(0.1, 2.0, 11),
+        knobs: |_| geometric(0.2, 4.0, 11),
         whole: false,
         rule: |scenario, knob| Box::new(keda_slo::KedaSlo::new(&scenario.objectives, knob)),
     },
@@ -116,6 +116,11 @@ impl Baseline {
     /// Values of the knob to sweep, in ascending order; [`crate::sweep`] looks between them where it matters.
     pub fn knobs(&self, scenario: &Scenario) -> Vec<f64> {
         (self.knobs)(scenario)
+    }
+
+    /// The variants that differ, as `lease_aware`: a rule that never gives anything back has only one.
+    pub fn variants(&self) -> &'static [bool] {
+        if self.whole { &[false] } else { &[false, true] }
     }
 
     /// The policy, with its knob at `knob`.

@@ -106,12 +106,14 @@ impl Bench<'_> {
         runs
     }
 
-    /// The cheapest of [`Self::sweep`]'s runs that attains every objective, and all runs. Of both variants if `lease_aware` is `None`.
+    /// The cheapest of [`Self::sweep`]'s runs that attains every objective, and all runs: of both variants, unless `lease_aware` names
+    /// one.
     pub fn cheapest_attaining(&self, baseline: &Baseline, lease_aware: Option<bool>, goal: Goal) -> Search {
-        let variants = lease_aware.map_or_else(|| vec![false, true], |lease_aware| vec![lease_aware]);
-        let runs: Vec<Run> = variants
-            .into_iter()
-            .flat_map(|lease_aware| self.sweep(baseline, lease_aware, goal))
+        let runs: Vec<Run> = baseline
+            .variants()
+            .iter()
+            .filter(|&&variant| lease_aware.is_none_or(|only| only == variant))
+            .flat_map(|&variant| self.sweep(baseline, variant, goal))
             .collect();
         Search {
             best: cheapest(&runs, goal),

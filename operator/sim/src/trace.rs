@@ -265,6 +265,17 @@ pub fn scale_rate(arrivals: &[Arrival], factor: f64, seed: u64) -> Vec<Arrival> 
     scaled
 }
 
+/// The trace after its own first `lead_in_ms`, played once before it: a history for traces too short to have one, so that a rule
+/// that only reacts does not begin with nothing. The scored part then starts at `lead_in_ms`.
+pub fn with_lead_in(arrivals: &[Arrival], lead_in_ms: u64) -> Vec<Arrival> {
+    let first = arrivals.iter().take_while(|arrival| arrival.arrival_ms < lead_in_ms);
+    let later = arrivals.iter().map(|arrival| Arrival {
+        arrival_ms: arrival.arrival_ms + lead_in_ms,
+        ..*arrival
+    });
+    first.copied().chain(later).collect()
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -347,5 +358,21 @@ mod tests {
             assert!(scaled.is_sorted_by_key(|arrival| arrival.arrival_ms));
             assert_eq!(scaled, scale_rate(&trace, factor, 7));
         }
+    }
+
+    #[test]
+    fn a_lead_in_repeats_the_start_and_moves_the_rest() {
+        let trace: Vec<_> = [0, 400, 1_000, 5_000]
+            .map(|arrival_ms| Arrival {
+                arrival_ms,
+                prompt_tokens: 1,
+                output_tokens: 1,
+            })
+            .into();
+        let times: Vec<u64> = with_lead_in(&trace, 1_000)
+            .iter()
+            .map(|arrival| arrival.arrival_ms)
+            .collect();
+        assert_eq!(times, [0, 400, 1_000, 1_400, 2_000, 6_000]);
     }
 }

@@ -158,7 +158,7 @@ fn a_drain_keeps_its_start_and_reason_and_its_deadline_only_comes_nearer() {
         now: NOW + Span::from_minutes(1),
         ..context()
     };
-    let plan = plan_of(&[drain(DrainStep::Quiesce, Span::from_minutes(20))]);
+    let plan = plan_of(&[drain(DrainStep::Quiesce, Span::from_minutes(20))], Verdict::Act);
     let (_, quiesce) = recorded(&effects(&plan, &snapshot(&world), &world, &later));
     assert_eq!(
         quiesce,
@@ -348,8 +348,7 @@ fn a_site_is_let_go_when_nothing_is_there_and_silence_is_not_nothing() {
     };
     assert_eq!(leave(&world), Vec::<&str>::new(), "it may still have Pods");
     // Nobody could ever delete a site whose kubeconfig is refused.
-    world.sites.get_mut("away").unwrap().problem =
-        Some(pomarium_kernel::reason::Problem::new(Reason::CredentialRejected, ""));
+    world.sites.get_mut("away").unwrap().problem = Some(Problem::new(Reason::CredentialRejected, ""));
     assert_eq!(leave(&world), ["RemoveFinalizer"]);
 }
 

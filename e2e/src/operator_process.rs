@@ -16,6 +16,7 @@ use crate::chart;
 use crate::cluster::{self, ControlPlane, Process, show_progress};
 use crate::host;
 use crate::wait::{TimedOut, eventually};
+use crate::watchdog;
 
 /// Longest wait for an answer of the operator's own endpoints.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
@@ -92,10 +93,11 @@ impl OperatorConfig {
 pub struct Operator {
     config: OperatorConfig,
     binary: PathBuf,
+    // Before the folder that it writes to: fields are dropped in their order.
+    process: Process,
     folder: tempfile::TempDir,
     metrics: SocketAddr,
     health: SocketAddr,
-    process: Process,
 }
 
 impl Operator {
@@ -107,6 +109,8 @@ impl Operator {
             .prefix("pomarium-operator-")
             .tempdir()
             .map_err(file_error("a temporary folder"))?;
+        // It holds a token: it goes even when nobody is left to drop it. To remove it once more is harmless.
+        watchdog::remove_at_end(folder.path());
         std::fs::write(folder.path().join("kubeconfig"), &config.kubeconfig)
             .map_err(file_error("the operator's kubeconfig"))?;
         let [metrics, health] = host::free_addresses().map_err(file_error("ports for the operator"))?;
@@ -114,10 +118,10 @@ impl Operator {
         Ok(Self {
             config,
             binary,
+            process,
             folder,
             metrics,
             health,
-            process,
         })
     }
 

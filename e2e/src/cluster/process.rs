@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, kill_process_group, waitid};
 
 use crate::watchdog;
 
@@ -19,6 +19,8 @@ const TAIL: u64 = 4_000;
 pub(crate) struct Process {
     name: String,
     child: Child,
+    /// It has ended, and the watchdog knows.
+    ended: bool,
     log: PathBuf,
 }
 
@@ -37,6 +39,7 @@ impl Process {
         Ok(Self {
             name: name.to_owned(),
             child,
+            ended: false,
             log,
         })
     }
@@ -58,7 +61,19 @@ impl Process {
 
     /// How it ended, or `None` while it runs.
     pub(crate) fn exited(&mut self) -> Option<ExitStatus> {
+        // Looked at before it is reaped: from then on its id may be another process's, which the watchdog must not end.
+        if !self.ended && self.has_ended() {
+            self.ended = true;
+            watchdog::spare(self.id());
+        }
         self.child.try_wait().ok().flatten()
+    }
+
+    /// Whether it has ended and was not reaped yet.
+    fn has_ended(&self) -> bool {
+        let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        let looked = self.pid().ok().map(|pid| waitid(WaitId::Pid(pid), look));
+        matches!(looked, Some(Ok(Some(_))))
     }
 
     /// Sends a signal to the process alone.
@@ -69,10 +84,13 @@ impl Process {
     /// Ends the process at once. Harmless when it has ended already.
     pub(crate) fn kill(&mut self) {
         if self.exited().is_none() {
-            watchdog::spare(self.id());
             if let Ok(pid) = self.pid() {
                 let _ = kill_process_group(pid, Signal::KILL);
             }
+            // Between the two: before, a process that dies right here would leave its child running; later, the id may
+            // be another process's.
+            self.ended = true;
+            watchdog::spare(self.id());
             let _ = self.child.wait();
         }
     }
@@ -83,7 +101,6 @@ impl Process {
         let end = Instant::now() + limit;
         while Instant::now() < end {
             if let Some(status) = self.exited() {
-                watchdog::spare(self.id());
                 return Some(status);
             }
             tokio::time::sleep(Duration::from_millis(20)).await;

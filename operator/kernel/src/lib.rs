@@ -12,6 +12,7 @@
 //! | [`performance`] | a machine's step times for one model: from the catalogue or measured |
 //! | [`engine`] | the reference engine, one iteration at a time |
 //! | [`capacity`] | what servers sustain for a pool's traffic while every objective holds |
+//! | [`forecast`] | what will arrive, as quantiles, from what arrived |
 //! | [`feasibility`] | which pool may run where: trust, residency, permitted use, memory, objectives |
 //! | [`snapshot`] | everything that one pass has seen |
 //! | [`planning`] | from a snapshot to a plan |
@@ -28,6 +29,7 @@ pub mod engine;
 pub mod feasibility;
 #[cfg(any(test, feature = "fixture"))]
 pub mod fixture;
+pub mod forecast;
 pub mod lifecycle;
 pub mod names;
 pub mod performance;

@@ -8,6 +8,8 @@
 //! Each has one knob that trades cost for latency, and two variants: *plain*, which gives a machine back as soon as the rule
 //! wants fewer and pays out its minimum lease, and *lease-aware*, which keeps a leased machine serving until its paid term
 //! ends, because it costs nothing more. None of the peers does the latter; without it they would pay a day for every flap.
+//!
+//! All but the static one never go below the machines that have no hourly price, as their users would set `minReplicas`.
 
 mod actuator;
 mod autoscaler;
@@ -95,8 +97,8 @@ pub const BASELINES: [Baseline; 6] = [
     Baseline {
         name: "static-peak",
         knob: "servers",
-        published: |scenario| f64::from(static_peak::all(scenario)),
-        knobs: |scenario| (1..=static_peak::all(scenario)).map(f64::from).collect(),
+        published: |scenario| f64::from(need::most(&scenario.groups)),
+        knobs: |scenario| (1..=need::most(&scenario.groups)).map(f64::from).collect(),
         whole: true,
         rule: |_, knob| Box::new(static_peak::StaticPeak::new(knob)),
     },

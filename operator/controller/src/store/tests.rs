@@ -171,8 +171,7 @@ async fn asked_for<P: Projection>(projection: P, namespaced: impl Fn(Client) -> 
         () = store.follow(namespaced(client), watcher::Config::default()) => {}
         () = until("the watch is up", || fake.watch.lock().unwrap().is_some()) => {}
     }
-    let accepts = fake.accepts.lock().unwrap().clone();
-    accepts
+    fake.accepts.lock().unwrap().clone()
 }
 
 #[tokio::test]

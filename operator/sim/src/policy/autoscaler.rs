@@ -24,6 +24,7 @@ pub(crate) struct Scaling {
 pub(crate) struct Autoscaler {
     up: Scaling,
     down: Scaling,
+    least: u32,
     most: u32,
     replicas: u32,
     recommendations: VecDeque<(i64, u32)>,
@@ -32,11 +33,12 @@ pub(crate) struct Autoscaler {
 }
 
 impl Autoscaler {
-    /// With one replica, the least that it ever has.
+    /// With one replica.
     pub(crate) fn new(up: Scaling, down: Scaling) -> Self {
         Self {
             up,
             down,
+            least: 1,
             most: u32::MAX,
             replicas: 1,
             recommendations: VecDeque::new(),
@@ -44,9 +46,10 @@ impl Autoscaler {
         }
     }
 
-    /// With `maxReplicas`.
-    pub(crate) fn at_most(&mut self, most: u32) {
-        self.most = most;
+    /// Sets `minReplicas` and `maxReplicas`. Both hold at once, whatever the metrics say or do not say.
+    pub(crate) fn bound(&mut self, least: u32, most: u32) {
+        (self.least, self.most) = (least, most.max(least));
+        self.replicas = self.replicas.clamp(self.least, self.most);
     }
 
     pub(crate) fn replicas(&self) -> u32 {
@@ -55,7 +58,7 @@ impl Autoscaler {
 
     /// One sync, for which the metrics say `recommended`.
     pub(crate) fn sync(&mut self, now_ms: i64, recommended: u32) -> u32 {
-        let recommended = recommended.clamp(1, self.most.max(1));
+        let recommended = recommended.clamp(self.least, self.most);
         let stabilised = self.stabilise(now_ms, recommended);
         let next = self.limit(now_ms, stabilised);
         if next != self.replicas {
@@ -181,7 +184,9 @@ mod tests {
         let mut autoscaler = Autoscaler::new(slow, slow);
         let counts: Vec<u32> = (0..6).map(|minute| autoscaler.sync(minute * MINUTE, 9)).collect();
         assert_eq!(counts, [2, 2, 3, 3, 4, 4]);
-        autoscaler.at_most(2);
-        assert_eq!(autoscaler.sync(6 * MINUTE, 9), 3);
+        autoscaler.bound(1, 2);
+        assert_eq!(autoscaler.sync(6 * MINUTE, 9), 2);
+        autoscaler.bound(6, 9);
+        assert_eq!(autoscaler.sync(7 * MINUTE, 1), 6);
     }
 }

@@ -3,7 +3,7 @@
 //! Every 180 s it predicts the next interval's requests, prompt and output lengths, one step ahead. Prefill needs
 //! `req·ISL/interval·min(1, c_ttft)` over the throughput of a prefill; decode needs `req·OSL/interval` over the best decode throughput
 //! whose step meets `ITL / c_itl`. The corrections `c` are observed over expected latencies. Here one engine does both, so the two shares of its time
-//! are added; the profile is the machines' own step times, for each group. At least one replica; no stabilisation.
+//! are added; the profile is the machines' own step times, for each group. No stabilisation.
 //!
 //! Its default predictor is ARIMA: here of the order (1, 1, 0), fitted by least squares over the last 50 intervals, and the last value before there
 //! are five. Knob: a factor on the predicted load.
@@ -14,7 +14,7 @@ use pomarium_kernel::engine::StepTimes;
 use pomarium_kernel::snapshot::{Metric, Objective};
 
 use super::Rule;
-use super::need::Need;
+use super::need::{Need, least};
 use crate::machines::Phase;
 use crate::world::View;
 
@@ -95,7 +95,7 @@ impl Dynamo {
             units,
             amount: rate * self.factor,
         };
-        self.replicas = need.count(view.groups).max(1);
+        self.replicas = need.count(view.groups).max(least(view.groups));
         self.need = Some(Need::first(self.replicas, need.units, view.groups));
     }
 }
@@ -106,8 +106,8 @@ impl Rule for Dynamo {
             self.next_ms = Some(view.now_ms + INTERVAL_MS);
             self.plan(view);
         }
-        let at_least_one = || Need::replicas(1, view.groups);
-        self.need.clone().unwrap_or_else(at_least_one)
+        let at_first = || Need::replicas(least(view.groups), view.groups);
+        self.need.clone().unwrap_or_else(at_first)
     }
 
     fn reason(&self) -> String {

@@ -10,7 +10,7 @@
 
 use super::Rule;
 use super::autoscaler::{Autoscaler, Scaling, ceil};
-use super::need::Need;
+use super::need::{Need, least, most};
 use crate::world::View;
 
 const TOLERANCE: f64 = 0.1;
@@ -46,7 +46,7 @@ impl Hpa {
 
 impl Rule for Hpa {
     fn need(&mut self, view: &View<'_>) -> Need {
-        self.autoscaler.at_most(view.groups.iter().map(|group| group.max).sum());
+        self.autoscaler.bound(least(view.groups), most(view.groups));
         // Without metrics it does nothing.
         if let Some(window) = view.scrapes.window(METRIC_SECONDS) {
             self.in_flight = window.in_flight;

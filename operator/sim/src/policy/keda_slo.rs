@@ -13,7 +13,7 @@ use pomarium_kernel::snapshot::Objective;
 
 use super::Rule;
 use super::autoscaler::{Autoscaler, Scaling, ceil};
-use super::need::Need;
+use super::need::{Need, least, most};
 use crate::machines::Phase;
 use crate::world::View;
 
@@ -79,7 +79,7 @@ impl KedaSlo {
 
 impl Rule for KedaSlo {
     fn need(&mut self, view: &View<'_>) -> Need {
-        self.autoscaler.at_most(view.groups.iter().map(|group| group.max).sum());
+        self.autoscaler.bound(least(view.groups), most(view.groups));
         if let Some(pressure) = self.measure(view) {
             self.pressures.push_back((view.now_ms, pressure));
         }

@@ -12,6 +12,18 @@
 
 use crate::machines::GroupModel;
 
+/// `minReplicas` of every rule: the machines without an hourly price, and at least one. Their owner pays no more than some idle watts
+/// for them, and whoever ran one of the peers on them would set it so.
+pub(crate) fn least(groups: &[GroupModel]) -> u32 {
+    let free = groups.iter().filter(|group| group.hourly <= 0.0);
+    free.map(|group| group.max).sum::<u32>().max(1)
+}
+
+/// `maxReplicas` of every rule: all machines that there are.
+pub(crate) fn most(groups: &[GroupModel]) -> u32 {
+    groups.iter().map(|group| group.max).sum()
+}
+
 /// How much is needed.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Need {

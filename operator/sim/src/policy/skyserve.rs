@@ -3,13 +3,13 @@
 //! `target = ceil(qps / target_qps_per_replica)` with the queries of the last 60 s, decided every 20 s. It grows only after the target has been
 //! higher for 300 s in a row, and shrinks only after it has been lower for 1200 s. Its instance-aware variant has one
 //! target per machine type: here in proportion to what a machine of that type does of the current mix, which favours it. What is not
-//! ready is stood in for by the next in the order (its dynamic fallback), see `actuator`. At least one replica.
+//! ready is stood in for by the next in the order (its dynamic fallback), see `actuator`.
 //!
 //! Knob: the target of the first group.
 
 use super::Rule;
 use super::geometric;
-use super::need::Need;
+use super::need::{Need, least};
 use super::work::request_ms;
 use crate::world::{Scenario, View};
 
@@ -39,7 +39,7 @@ impl SkyServe {
             target_qps,
             mean_output: scenario.mean_output_tokens,
             speeds: speeds(scenario, PROMPT, scenario.mean_output_tokens),
-            replicas: 1,
+            replicas: least(&scenario.groups),
             next_ms: None,
             more: 0,
             fewer: 0,
@@ -78,7 +78,7 @@ impl Rule for SkyServe {
                 units: self.units(),
                 amount: self.qps,
             };
-            let target = need.count(view.groups).max(1);
+            let target = need.count(view.groups).max(least(view.groups));
             // The ticks are not its own: it decides as often as it would have.
             let next_ms = self.next_ms.get_or_insert(view.now_ms);
             let mut decisions = 0;

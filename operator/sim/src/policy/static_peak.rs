@@ -5,7 +5,7 @@
 use super::Rule;
 use super::autoscaler::ceil;
 use super::need::Need;
-use crate::world::{Scenario, View};
+use crate::world::View;
 
 pub(crate) struct StaticPeak {
     servers: u32,
@@ -25,9 +25,4 @@ impl Rule for StaticPeak {
     fn reason(&self) -> String {
         format!("always {} servers", self.servers)
     }
-}
-
-/// Every machine that there is.
-pub(crate) fn all(scenario: &Scenario) -> u32 {
-    scenario.groups.iter().map(|group| group.max).sum()
 }

@@ -16,7 +16,7 @@ use pomarium_kernel::snapshot::{Metric, Objective};
 
 use super::Rule;
 use super::autoscaler::{Autoscaler, Scaling};
-use super::need::Need;
+use super::need::{Need, least, most};
 use crate::world::View;
 
 const LOOP_MS: i64 = 60_000;
@@ -96,7 +96,7 @@ impl Wva {
 
 impl Rule for Wva {
     fn need(&mut self, view: &View<'_>) -> Need {
-        self.autoscaler.at_most(view.groups.iter().map(|group| group.max).sum());
+        self.autoscaler.bound(least(view.groups), most(view.groups));
         if view.now_ms >= *self.next_ms.get_or_insert(view.now_ms) {
             self.next_ms = Some(view.now_ms + LOOP_MS);
             self.size(view);

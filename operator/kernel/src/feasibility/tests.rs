@@ -253,6 +253,7 @@ fn an_unreachable_objective_names_the_threshold_and_the_prompts_that_would_do() 
 
 #[test]
 fn lengths_refuse_only_while_they_are_measured() {
+    use LengthSource::{Assumed, Measured, Remembered};
     let m4_pro = group("M4 Pro", 20, 64);
     let short = LengthMix {
         classes: vec![(200, 100), (900, 100)],
@@ -264,7 +265,6 @@ fn lengths_refuse_only_while_they_are_measured() {
         since: Timestamp::default(),
         problem: Problem::new(Reason::MetricsUnavailable, "no source"),
     };
-    use LengthSource::{Assumed, Measured, Remembered};
     for (demand, memory, source, permitted, doubted) in [
         (seen(Some(short.clone())), None, Measured, true, false),
         (seen(Some(long.clone())), None, Measured, false, true),

@@ -25,15 +25,14 @@ pub(crate) struct Episode {
 /// The episode under way, if there is any. A gap in the measurements does not end it: only a measured objective that holds does.
 pub(crate) fn episode(crew: &Crew, keepers: u32, now: Timestamp) -> Option<Episode> {
     let memory = &crew.pool.memory;
+    // What was decided and has been lost since is not what did not help.
+    let from = keepers.max(memory.target.unwrap_or(0)).max(1);
     let remembered = memory.missing_objective_since.map(|since| Episode {
         since,
-        from: memory.missing_objective_from.unwrap_or(keepers),
+        from: memory.missing_objective_from.unwrap_or(from),
     });
     match strain(crew.pool, now) {
-        Some(strain) if strain > 1.0 => remembered.or(Some(Episode {
-            since: now,
-            from: keepers,
-        })),
+        Some(strain) if strain > 1.0 => remembered.or(Some(Episode { since: now, from })),
         Some(_) => None,
         None => remembered,
     }

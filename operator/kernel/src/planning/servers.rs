@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use super::draft::Draft;
 use super::policy::{DRAIN_ESTIMATE, SERVER_IDLE_HOLD_DOWN};
 use super::stock::{Ask, Shelf, Stock, retained_until};
-use super::world::{World, is_usable};
+use super::world::{World, dead_at, is_usable};
 use crate::lifecycle::{NodeHealth, ReplicaState, ServerState};
 use crate::names::{GroupName, PoolId, ServerName};
 use crate::plan::{Action, Verdict};
@@ -222,7 +222,7 @@ impl Returns<'_, '_> {
         if self.world.is_dead(server) {
             let message = format!("server {name} has not answered since {}", server.since);
             self.drain(name, Reason::ServerLost, message, draft);
-        } else if let Some(at) = self.world.dead_at(server) {
+        } else if let Some(at) = dead_at(server) {
             draft.wake(at);
         }
     }

@@ -135,15 +135,7 @@ impl<'a> World<'a> {
 
     /// Whether a machine has been silent for so long that it is given up.
     pub(crate) fn is_dead(&self, server: &Server) -> bool {
-        self.dead_at(server).is_some_and(|at| self.now >= at)
-    }
-
-    /// When a silent machine is given up.
-    pub(crate) fn dead_at(&self, server: &Server) -> Option<Timestamp> {
-        match server.node {
-            NodeHealth::Down { since } => Some(since + SUSPECT_LIMIT),
-            NodeHealth::Absent | NodeHealth::Ready => None,
-        }
+        dead_at(server).is_some_and(|at| self.now >= at)
     }
 
     // ------------------------------------------------------------------------------------------ what may be done where
@@ -249,4 +241,12 @@ impl<'a> World<'a> {
 /// A server that takes new work.
 pub(crate) fn is_usable(server: &Server) -> bool {
     server.state == ServerState::Ready && !server.cordoned && !server.held
+}
+
+/// When a silent machine is given up.
+pub(crate) fn dead_at(server: &Server) -> Option<Timestamp> {
+    match server.node {
+        NodeHealth::Down { since } => Some(since + SUSPECT_LIMIT),
+        NodeHealth::Absent | NodeHealth::Ready => None,
+    }
 }

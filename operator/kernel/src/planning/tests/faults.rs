@@ -32,8 +32,8 @@ fn unlist(stage: &mut Stage, name: &str) {
     found.inventory = Inventory::Unknown { last, since };
 }
 
-fn broken() -> Option<Problem> {
-    Some(Problem::new(Reason::InvalidSpec, "spec.disruption is a mess"))
+fn broken() -> Problem {
+    Problem::new(Reason::InvalidSpec, "spec.disruption is a mess")
 }
 
 fn on(stage: &mut Stage, group: &str, server: &ServerName, change: impl Fn(&mut Server)) {
@@ -71,9 +71,9 @@ fn what_is_on_its_way_is_not_bought_again_while_its_provider_lists_nothing() {
     type Blind = fn(&mut Stage);
     let blinds: [Blind; 4] = [
         |stage| unlist(stage, "m4"),
-        |stage| stage.snapshot.groups.get_mut("m4").unwrap().problem = broken(),
+        |stage| stage.snapshot.groups.get_mut("m4").unwrap().problem = Some(broken()),
         |stage| stage.snapshot.groups.get_mut("m4").unwrap().paused = true,
-        |stage| stage.snapshot.sites.get_mut("lease").unwrap().problem = broken(),
+        |stage| stage.snapshot.sites.get_mut("lease").unwrap().problem = Some(broken()),
     ];
     for (index, blind) in blinds.into_iter().enumerate() {
         let mut stage = growing();
@@ -103,12 +103,12 @@ fn a_provider_that_lists_nothing_for_long_is_done_without_and_the_reason_is_said
 fn replicas_of_a_broken_group_count_and_are_left_alone() {
     type Break = fn(&mut Stage);
     let breaks: [Break; 3] = [
-        |stage| stage.snapshot.groups.get_mut("ultra").unwrap().problem = broken(),
-        |stage| stage.snapshot.sites.get_mut("cupertino").unwrap().problem = broken(),
+        |stage| stage.snapshot.groups.get_mut("ultra").unwrap().problem = Some(broken()),
+        |stage| stage.snapshot.sites.get_mut("cupertino").unwrap().problem = Some(broken()),
         // Not even the machine can be read.
         |stage| {
             let found = stage.snapshot.groups.get_mut("ultra").unwrap();
-            (found.problem, found.machine.gpu_cores) = (broken(), 0);
+            (found.problem, found.machine.gpu_cores) = (Some(broken()), 0);
         },
     ];
     for (index, broken) in breaks.into_iter().enumerate() {

@@ -1,6 +1,7 @@
 //! The `pomarium` binary: the controller and the tools around it.
 
 mod controller;
+mod replay;
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -22,6 +23,8 @@ struct Arguments {
 enum Command {
     /// Run the controller.
     Controller(Box<controller::Flags>),
+    /// Replay a recorded trace under policies: what they would have cost and served.
+    Replay(Box<replay::Flags>),
     /// Print the custom resource definitions, or write them into a folder.
     Crds {
         /// Write one file per kind here instead of printing them.
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
 fn dispatch(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Controller(flags) => controller::run(*flags),
+        Command::Replay(flags) => replay::run(&flags),
         Command::Crds { dir } => crds(dir.as_deref()),
         Command::Reasons => {
             print!("{}", reasons());

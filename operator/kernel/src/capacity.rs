@@ -13,9 +13,18 @@
 //! server (15 %), or a TTFT objective is within a few percent of what an idle server does (up to a third). It is too low by up to
 //! a quarter where an ITL objective is shorter than one chunk's prefill and answers are short.
 //!
+//! # Formulas or curves
+//! [`curve`] answers the same questions, with the same [`Prediction`], from a simulation of the engine: exact but for sampling, at
+//! the price of some tens of milliseconds per set of servers, once. Take the formulas for a first answer and where a set is only
+//! looked at, a [`Curve`] where money depends on it. They differ most where a distribution is not smooth: formulas know the
+//! mean of what prompts of others do to ITL, not that most requests meet none and some meet many, so ITL at a percentile may be
+//! off by a factor when answers are short; and the median TTFT of one or two busy servers by a quarter.
+//! `operator/docs/capacity.md` has both beside the simulator. [`calibration`] holds either against what is measured.
+//!
 //! # Guarantees
 //! Pure arithmetic with a fixed number of iterations: the same input gives the same bits.
 
+pub mod calibration;
 pub mod curve;
 mod mix;
 mod percentiles;
@@ -32,6 +41,7 @@ use crate::performance::Performance;
 use crate::snapshot::{Discipline, LengthMix, Metric, Objective};
 use crate::units::{Fraction, Rate};
 
+pub use calibration::{Calibration, Calibrations, Trust};
 pub use curve::{Curve, Curves, Effort, Traffic};
 pub use percentiles::Percentiles;
 

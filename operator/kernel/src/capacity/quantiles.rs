@@ -6,9 +6,6 @@ pub(super) const LEVELS: [f64; 26] = [
     0.97, 0.98, 0.985, 0.99, 0.995, 1.0,
 ];
 
-/// Bisection steps for a level of a mixture: exact to some millionths of the largest latency.
-const BISECTIONS: u32 = 24;
-
 /// Latencies in ms at [`LEVELS`]; linear in between. Never falls from one level to the next.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Quantiles([f64; LEVELS.len()]);
@@ -31,31 +28,35 @@ impl Quantiles {
         }))
     }
 
-    /// Of requests of several kinds, each with its weight.
+    /// Of requests of several kinds, each with its weight: shares add up, not latencies.
     pub(super) fn mixture(parts: &[(&Self, f64)]) -> Self {
-        if let [(alone, _)] = parts {
-            return **alone;
+        let parts: Vec<(&Self, f64)> = parts.iter().filter(|(_, weight)| *weight > 0.0).copied().collect();
+        if let [(alone, _)] = parts[..] {
+            return *alone;
         }
         let all: f64 = parts.iter().map(|(_, weight)| weight).sum();
-        let within = |ms: f64| parts.iter().map(|(part, weight)| weight * part.within(ms)).sum::<f64>() / all;
-        let least = parts.iter().map(|(part, _)| part.0[0]).fold(f64::INFINITY, f64::min);
-        let most = parts
-            .iter()
-            .map(|(part, _)| part.0[LEVELS.len() - 1])
-            .fold(0.0, f64::max);
-        let mut from = least;
+        let share = |of: &dyn Fn(&Self) -> f64| parts.iter().map(|(part, weight)| weight * of(part)).sum::<f64>() / all;
+        let mut knots: Vec<f64> = parts.iter().flat_map(|(part, _)| part.0).collect();
+        knots.sort_unstable_by(f64::total_cmp);
+        knots.dedup_by(|a, b| a.total_cmp(b).is_eq());
+        let mut knots = knots.into_iter();
+        // Between two knots the share is a straight line; at a knot it may jump.
+        let (mut before, mut before_share) = (0.0, 0.0);
+        let mut knot = knots.next().unwrap_or(0.0);
+        let (mut below, mut within) = (0.0, share(&|part| part.within(knot)));
         Self(LEVELS.map(|level| {
-            let (mut low, mut high) = (from, most);
-            for _ in 0..BISECTIONS {
-                let middle = f64::midpoint(low, high);
-                if within(middle) >= level {
-                    high = middle;
-                } else {
-                    low = middle;
-                }
+            while within < level
+                && let Some(next) = knots.next()
+            {
+                (before, before_share) = (knot, within);
+                knot = next;
+                (below, within) = (share(&|part| part.below(knot)), share(&|part| part.within(knot)));
             }
-            from = if level > 0.0 { high } else { least };
-            from
+            if level < below && below > before_share {
+                before + (knot - before) * ((level - before_share) / (below - before_share)).clamp(0.0, 1.0)
+            } else {
+                knot
+            }
         }))
     }
 
@@ -97,13 +98,27 @@ impl Quantiles {
 
     /// The share of requests within `ms`.
     pub(super) fn within(&self, ms: f64) -> f64 {
-        let above = self.0.partition_point(|value| *value <= ms);
+        self.share(ms, self.0.partition_point(|value| *value <= ms))
+    }
+
+    /// The share of requests that take less than `ms`.
+    fn below(&self, ms: f64) -> f64 {
+        self.share(ms, self.0.partition_point(|value| *value < ms))
+    }
+
+    /// `above` is the first level whose latency is above `ms`.
+    fn share(&self, ms: f64, above: usize) -> f64 {
         match (above.checked_sub(1), self.0.get(above)) {
             (None, _) => 0.0,
             (Some(_), None) => 1.0,
             (Some(below), Some(high)) => {
-                let weight = (ms - self.0[below]) / (high - self.0[below]);
-                LEVELS[below] + (LEVELS[above] - LEVELS[below]) * weight.clamp(0.0, 1.0)
+                let step = high - self.0[below];
+                let weight = if step > 0.0 {
+                    ((ms - self.0[below]) / step).clamp(0.0, 1.0)
+                } else {
+                    1.0
+                };
+                LEVELS[below] + (LEVELS[above] - LEVELS[below]) * weight
             }
         }
     }
@@ -144,5 +159,29 @@ mod tests {
         assert!(quantiles.within(5.0) >= 1.0 && quantiles.within(4.999) <= 0.0);
         assert!((quantiles.at(0.3) - 5.0).abs() < 1e-12);
         assert_eq!(Quantiles::of(&mut []), Quantiles::ZERO);
+    }
+
+    #[test]
+    fn shares_of_a_mixture_add_up_at_every_latency() {
+        let mut low: Vec<u64> = (0..200).map(|index| 5_000_000 + index * index * 1_000).collect();
+        let (low, atom) = (Quantiles::of(&mut low), Quantiles::of(&mut [20_000_000]));
+        let mixed = Quantiles::mixture(&[(&low, 3.0), (&atom, 1.0)]);
+        for level in LEVELS {
+            let ms = mixed.at(level);
+            let (within, below) = (
+                0.75 * low.within(ms) + 0.25 * atom.within(ms),
+                0.75 * low.below(ms) + 0.25 * atom.below(ms),
+            );
+            assert!(
+                below - 1e-9 <= level && level <= within + 1e-9,
+                "{level}: {ms} ms, {below} to {within}"
+            );
+        }
+        assert!(mixed.0.is_sorted());
+        assert_eq!(Quantiles::mixture(&[(&low, 1.0), (&atom, 0.0)]), low);
+        assert_eq!(
+            Quantiles::mixture(&[(&low, 1.0), (&low, 2.0)]).at(0.0).to_bits(),
+            low.at(0.0).to_bits()
+        );
     }
 }

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{Curve, Effort, Kind, Measured, canonical, trial};
+use super::measured::Measured;
+use super::{Curve, Effort, Kind, canonical, trial};
 use crate::capacity::Servers;
 use crate::engine::StepTimes;
 use crate::snapshot::{Discipline, LengthMix, Objective};

@@ -4,9 +4,10 @@ use super::*;
 use crate::capacity::tests::{m2_ultra, m4_pro, objectives};
 use crate::capacity::{Servers, published, simulation};
 use crate::performance::Performance;
+use crate::snapshot::{Discipline, LengthMix};
 use Discipline::{LeastWork, Weighted};
 
-const BRIEF: Effort = Effort { requests: 4_000 };
+const BRIEF: Effort = Effort { requests: 2_500 };
 
 fn conversations(discipline: Discipline) -> Traffic {
     Traffic::new(LengthMix::assumed(), discipline, &objectives(12_000, 250))

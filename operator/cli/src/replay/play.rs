@@ -1,0 +1,154 @@
+//! Runs policies: once each, or over their knobs; and tells how far it is.
+
+use std::convert::Infallible;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use pomarium_sim::report::Played;
+use pomarium_sim::schedule::Schedule;
+use pomarium_sim::sweep::{Bench, Goal, Run};
+use pomarium_sim::timeline::Timeline;
+use pomarium_sim::trace::Arrival;
+use pomarium_sim::world::{Scenario, World};
+
+use super::contenders::Contender;
+use super::is_watched;
+
+/// Requests between two looks at the clock.
+const STRIDE: usize = 1_024;
+
+/// What policies are run on.
+pub(super) struct Stage<'a> {
+    pub(super) scenario: &'a Scenario,
+    pub(super) trace: &'a [Arrival],
+    pub(super) goal: Goal,
+    /// Whether to record what happens when.
+    pub(super) timelines: bool,
+}
+
+impl Stage<'_> {
+    /// One contender runs once. Of several each is swept, unless its knob is fixed; what counts of it is played again with its time
+    /// line. The second result is every run of every sweep.
+    pub(super) fn play(&self, contenders: &[Contender], schedule: Option<&mut Schedule>) -> (Vec<Played>, Vec<Run>) {
+        if let [contender] = contenders {
+            let knob = contender
+                .knob
+                .unwrap_or_else(|| (contender.baseline.published)(self.scenario));
+            let lease_aware = contender.lease_aware.unwrap_or(false);
+            return (vec![self.once(contender, lease_aware, knob, schedule)], Vec::new());
+        }
+        let mut runs = Vec::new();
+        let mut chosen = Vec::new();
+        for contender in contenders {
+            if let Some(knob) = contender.knob {
+                chosen.push((contender, contender.lease_aware.unwrap_or(false), knob));
+                continue;
+            }
+            let mut swept = self.sweep(contender);
+            if let Some(best) = self.best(&swept) {
+                chosen.push((contender, best.policy.ends_with("+leases"), best.knob));
+            }
+            runs.append(&mut swept);
+        }
+        let played = chosen
+            .into_iter()
+            .map(|(contender, lease_aware, knob)| self.once(contender, lease_aware, knob, None))
+            .collect();
+        (played, runs)
+    }
+
+    /// The cheapest run that attains, or else the one that comes nearest.
+    fn best<'r>(&self, runs: &'r [Run]) -> Option<&'r Run> {
+        let Goal { over, accounting } = self.goal;
+        let cost = |run: &Run| run.outcome.cost(accounting);
+        let attaining = runs.iter().filter(|run| run.outcome.attains(over));
+        let nearest = || {
+            runs.iter().max_by(|left, right| {
+                let by_margin = left.outcome.margin(over).total_cmp(&right.outcome.margin(over));
+                by_margin.then(cost(right).total_cmp(&cost(left)))
+            })
+        };
+        attaining
+            .min_by(|left, right| cost(left).total_cmp(&cost(right)))
+            .or_else(nearest)
+    }
+
+    fn sweep(&self, contender: &Contender) -> Vec<Run> {
+        let variants = match contender.lease_aware {
+            Some(_) => 1,
+            None => contender.baseline.variants().len(),
+        };
+        let expected = if contender.baseline.whole {
+            2 + self.machines().ilog2() as usize
+        } else {
+            contender.baseline.knobs(self.scenario).len() + 4
+        };
+        let bar = bar(
+            variants * expected,
+            &format!("{}: sweeping its knob", contender.baseline.name),
+            "{msg:32} {bar:30} {pos}/~{len} runs, {eta} left",
+        );
+        let told = |_: &Run| {
+            bar.inc(1);
+            if bar.position() > bar.length().unwrap_or(0) {
+                bar.inc_length(1);
+            }
+        };
+        let bench = Bench {
+            scenario: self.scenario,
+            trace: self.trace,
+            progress: &told,
+        };
+        let search = bench.cheapest_attaining(contender.baseline, contender.lease_aware, self.goal);
+        bar.finish_and_clear();
+        search.runs
+    }
+
+    fn machines(&self) -> u32 {
+        let machines: u32 = self.scenario.groups.iter().map(|group| group.max).sum();
+        machines.max(1)
+    }
+
+    fn once(&self, contender: &Contender, lease_aware: bool, knob: f64, schedule: Option<&mut Schedule>) -> Played {
+        let mut policy = contender.build(lease_aware, knob, self.scenario);
+        let bar = bar(
+            self.trace.len(),
+            policy.name(),
+            "{msg:32} {bar:30} {percent:>3} % of {len} requests, {eta} left",
+        );
+        let trace = self.trace.iter().enumerate().map(|(index, &arrival)| {
+            if index % STRIDE == 0 {
+                bar.set_position(index as u64);
+            }
+            Ok::<_, Infallible>(arrival)
+        });
+        let mut timeline = self.timelines.then(Timeline::new);
+        let mut world = World::new(self.scenario, schedule);
+        if let Some(timeline) = &mut timeline {
+            world = world.with_timeline(timeline);
+        }
+        let Ok(outcome) = world.run(trace, policy.as_mut());
+        bar.finish_and_clear();
+        Played {
+            run: Run {
+                policy: policy.name().to_owned(),
+                knob,
+                outcome,
+            },
+            knob: Some(contender.baseline.knob.to_owned()),
+            figures: policy.figures(),
+            timeline,
+        }
+    }
+}
+
+/// A bar on stderr, if somebody watches it.
+fn bar(length: usize, message: &str, template: &str) -> ProgressBar {
+    if !is_watched() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new(length as u64).with_message(message.to_owned());
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style);
+    }
+    bar
+}

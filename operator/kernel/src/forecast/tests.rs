@@ -153,6 +153,34 @@ fn over_a_week_it_beats_the_last_value_and_the_day_before_and_its_band_holds() {
 }
 
 #[test]
+fn on_a_friday_evening_a_quiet_saturday_is_expected_once_weeks_are_known() {
+    let at_noon = |days: i64| {
+        let world = World::recorded((0..days * 288 + 216).map(|bucket| Some(worlds::synthetic(bucket))));
+        let noon = world.now + Span::from_hours(18);
+        let slot = [Slot {
+            start: noon,
+            length: COARSE,
+        }];
+        let forecast = forecast(&world.history, &world.record, world.now, &slot, &[]).unwrap();
+        (forecast.season, forecast.slots[0].requests.median().as_per_second())
+    };
+    // 400 per 5 minutes, 1.5 times since the first Saturday, halved on weekends, 1.7 times at noon.
+    let quiet = 400.0 * 1.5 * 0.5 * 1.7 / 300.0;
+    let (season, first) = at_noon(4);
+    assert_eq!(season, Season::Daily);
+    assert!(
+        first > 1.15 * quiet,
+        "a first weekend cannot be known: {first} against {quiet}"
+    );
+    let (season, fourth) = at_noon(25);
+    assert_eq!(season, Season::Weekly);
+    assert!(
+        (0.75 * quiet..1.3 * quiet).contains(&fourth),
+        "{fourth} against {quiet}"
+    );
+}
+
+#[test]
 fn what_is_forecast_depends_on_nothing_that_comes_later() {
     let past: Vec<_> = (0..500).map(|bucket| Some(worlds::synthetic(bucket))).collect();
     let (now, slots) = (World::end(500), slots(World::end(500)));

@@ -251,7 +251,8 @@ fn document(machines: &[(&'static str, Performance)], effort: Effort, reports: &
     let (curve, analytic) = (all(|report| &report.curve_ms), all(|report| &report.analytic_ms));
     let _ = writeln!(
         text,
-        "\nTime of one curve: median {:.0} ms, at most {:.0} ms; of one set of formulas at one rate: median {:.2} ms.",
+        "\nTime of one curve: median {:.0} ms, at most {:.0} ms; of one set of formulas at one rate: median {:.2} ms. Wall time with both \
+         cores busy; `cargo bench -p pomarium-kernel --bench capacity` measures it alone.",
         percentile(curve.clone(), 0.5),
         percentile(curve, 1.0),
         percentile(analytic, 0.5)
@@ -371,9 +372,11 @@ Two models answer the same questions with the same types: `capacity::predict` an
 const MISSES: &str = "\
 ## Where 10 % is missed
 
-All figures of the table that the curve misses by more than 10 %. Most are *cliffs*: percentiles at which the
+All figures of the table that the curve misses by more than 10 %. About half are *cliffs*: percentiles at which the
 distribution is nearly flat, or jumps, such as the ITL of coding, where half of the requests decode undisturbed and the other half wait for whole
 chunks; the TTFT of chat at the load where just a twentieth of the requests has to wait for a slot; or a median that falls between two
 of the mix's sixteen lengths of prompts. There a percentile jumps while the share of requests hardly moves: the last column is what
-attainment, and with it every decision, is off by. Most of the others are percentiles that few requests of the curve's simulation reach; more
-requests per curve make them smaller. The random numbers are the same for all machines, so that a miss occurs at several at once.";
+attainment, and with it every decision, is off by. The others are samples too small: the high percentiles of ITL at low load, which few
+requests of the curve's simulation reach, and shares that are two to five points off because 2,000 to 4,000 requests per load decide
+them. More requests per curve make those smaller, and cost time. The random numbers are the same for all machines, so that a miss occurs
+at several at once: the machines are not six independent samples.";

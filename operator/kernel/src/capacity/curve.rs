@@ -107,10 +107,10 @@ impl Curve {
 
     /// Share of requests within each objective's threshold, in the order of the objectives.
     pub fn attainment(&self, rate: Rate) -> Vec<Fraction> {
-        let latencies = self.measured.at(self.load(rate));
+        let load = self.load(rate);
         let within = |objective: &Objective| {
             let ms = super::milliseconds(objective);
-            Fraction::new(latencies.of(objective.metric).within(ms))
+            Fraction::new(self.measured.within(load, objective.metric, ms))
         };
         self.objectives.iter().map(within).collect()
     }
@@ -160,9 +160,9 @@ impl Curve {
 
     fn highest_rate(&self) -> f64 {
         let holds = |load: f64| {
-            let latencies = self.measured.at(load);
             self.objectives.iter().all(|objective| {
-                latencies.of(objective.metric).within(super::milliseconds(objective)) >= objective.percentile.get()
+                let ms = super::milliseconds(objective);
+                self.measured.within(load, objective.metric, ms) >= objective.percentile.get()
             })
         };
         if holds(1.0) {

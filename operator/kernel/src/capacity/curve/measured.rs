@@ -115,14 +115,29 @@ impl Measured {
         }
     }
 
-    /// Latencies at a load.
-    pub(super) fn at(&self, load: f64) -> Latencies {
+    /// The measured loads beside a load, and how far it is from the first to the second.
+    fn beside(&self, load: f64) -> (&Latencies, &Latencies, f64) {
         let capped = load.clamp(0.0, HIGHEST_LOAD);
         let above = LOADS.partition_point(|point| *point < capped).min(LOADS.len() - 1);
         let low = above.checked_sub(1).map_or(0.0, |below| LOADS[below]);
         let steep = |load: f64| 1.0 / (POLE - load);
         let weight = ((steep(capped) - steep(low)) / (steep(LOADS[above]) - steep(low))).clamp(0.0, 1.0);
-        let (low, high) = (&self.points[above], &self.points[above + 1]);
+        (&self.points[above], &self.points[above + 1], weight)
+    }
+
+    /// Share of requests within `ms` at a load: what [`Self::at`] says, without all that was not asked for.
+    pub(super) fn within(&self, load: f64, metric: Metric, ms: f64) -> f64 {
+        if load > HIGHEST_LOAD {
+            return self.at(load).of(metric).within(ms);
+        }
+        let (low, high, weight) = self.beside(load);
+        let (low, high) = (low.of(metric).within(ms), high.of(metric).within(ms));
+        low + (high - low) * weight
+    }
+
+    /// Latencies at a load.
+    pub(super) fn at(&self, load: f64) -> Latencies {
+        let (low, high, weight) = self.beside(load);
         let queued_ms = if load > HIGHEST_LOAD {
             HORIZON_S * 1e3 * (1.0 - HIGHEST_LOAD / load)
         } else {

@@ -6,6 +6,8 @@ pub const SUMMARY: usize = 256;
 pub const MESSAGE: usize = 1024;
 /// Alternatives that a decision rejected.
 pub const REJECTED: usize = 8;
+/// Classes of request lengths that a pool remembers.
+pub const LENGTHS: usize = 64;
 /// Actions of a plan.
 pub const ACTIONS: usize = 64;
 

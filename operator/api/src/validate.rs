@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use kube::ResourceExt;
-use pomarium_kernel::names::{ReplicaName, SiteName};
+use pomarium_kernel::names::{ReplicaId, SiteName};
 use pomarium_kernel::reason::{Problem, Reason};
 use pomarium_kernel::snapshot::{Demand, Inventory, Measured, Mode, Replica};
 use pomarium_kernel::time::{Span, Timestamp};
@@ -31,10 +31,10 @@ use crate::duration::Duration;
 use crate::labels;
 
 pub use currency::{Currency, one_currency};
-pub use group::group;
+pub use group::{group, group_as_known};
 pub use pool::pool;
 pub use revision::revision;
-pub use site::site;
+pub use site::{site, site_as_known};
 
 /// What was observed of a group.
 #[derive(Clone, Debug, PartialEq)]
@@ -48,12 +48,14 @@ pub struct GroupSeen {
 pub struct PoolSeen {
     /// Sites whose cluster has the pool's namespace.
     pub namespace_at: BTreeSet<SiteName>,
+    /// Sites that are the hub's own cluster: an HTTPRoute reaches no others.
+    pub local_sites: BTreeSet<SiteName>,
     /// Arrivals, as measured.
     pub demand: Demand,
     /// Objectives, as measured, in the order of `spec.objectives`.
     pub measured: Vec<Measured>,
     /// All Pods of the pool at all sites.
-    pub running: BTreeMap<ReplicaName, Replica>,
+    pub running: BTreeMap<ReplicaId, Replica>,
 }
 
 /// The problem that `path` holds `found`, which is not `allowed`.
@@ -117,6 +119,24 @@ fn span_or_zero(duration: Option<Duration>) -> Span {
 
 fn time(path: &str, text: &str) -> Result<Timestamp, Problem> {
     Timestamp::parse(text).ok_or_else(|| invalid(path, text, "an RFC 3339 time, such as 2027-03-01T00:00:00Z"))
+}
+
+/// Reads the fields of an object, and remembers the first that cannot be used.
+///
+/// What runs on an object's servers runs on when its spec is broken, and counts by the figures that can still be read.
+#[derive(Default)]
+struct Reading {
+    problem: Option<Problem>,
+}
+
+impl Reading {
+    /// What was read, or `otherwise`.
+    fn or<T>(&mut self, read: Result<T, Problem>, otherwise: T) -> T {
+        read.unwrap_or_else(|problem| {
+            self.problem.get_or_insert(problem);
+            otherwise
+        })
+    }
 }
 
 /// Refuses `min` above `max`.

@@ -86,6 +86,7 @@ fn check(examples: &Examples) {
     for pool in &examples.pools {
         let seen = PoolSeen {
             namespace_at: BTreeSet::new(),
+            local_sites: BTreeSet::new(),
             demand: Demand::Unknown {
                 since: now,
                 problem: Problem::new(Reason::Starting, "starting"),

@@ -16,11 +16,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use kube::ResourceExt;
 use pomarium_api::labels;
-use pomarium_kernel::lifecycle::{Drain, DrainStep, ReplicaState};
-use pomarium_kernel::names::{GroupName, PoolId, ReplicaName, Revision, ServerName, SiteName};
-use pomarium_kernel::plan::{Action, Decision, Plan};
-use pomarium_kernel::reason::Reason;
-use pomarium_kernel::snapshot::{Contact, Mode, Snapshot};
+use pomarium_kernel::lifecycle::{Drain, DrainStep, ReplicaState, ServerState};
+use pomarium_kernel::names::{GroupName, PoolId, ReplicaId, Revision, ServerName, SiteName};
+use pomarium_kernel::plan::{Action, Decision, Plan, Verdict};
+use pomarium_kernel::reason::{Problem, Reason};
+use pomarium_kernel::snapshot::{Contact, Mode, Server, Snapshot};
 use pomarium_kernel::time::Timestamp;
 
 pub(crate) use budget::key as budget_key;
@@ -56,7 +56,12 @@ pub fn effects(plan: &Plan, snapshot: &Snapshot, world: &World, context: &Contex
         effects: Vec::new(),
     };
     build.add_finalizers();
-    for decision in &plan.decisions {
+    // What is only proposed becomes a ServerPlan and nothing else.
+    for decision in plan
+        .decisions
+        .iter()
+        .filter(|decision| decision.verdict == Verdict::Act)
+    {
         build.decision(decision);
     }
     build.empty_groups(plan);
@@ -83,11 +88,13 @@ impl<'a> Build<'a> {
             (wanted, Object::Pool(id.clone()))
         });
         let groups = self.world.groups.iter().map(|(name, group)| {
-            let wanted = self.snapshot.groups.contains_key(name) && needs_finalizer(group.as_ref());
+            let wanted =
+                usable(self.snapshot.groups.get(name).map(|group| &group.problem)) && needs_finalizer(group.as_ref());
             (wanted, Object::Group(name.clone()))
         });
         let sites = self.world.sites.iter().map(|(name, site)| {
-            let wanted = self.snapshot.sites.contains_key(name) && needs_finalizer(site.object.as_ref());
+            let wanted = usable(self.snapshot.sites.get(name).map(|site| &site.problem))
+                && needs_finalizer(site.object.as_ref());
             (wanted, Object::Site(name.clone()))
         });
         self.effects.extend(
@@ -170,7 +177,9 @@ impl<'a> Build<'a> {
 
     fn release(&self, group: &GroupName, server: &ServerName) -> Option<Effect> {
         let seen = self.snapshot.groups.get(group)?;
-        (seen.mode == Mode::Auto && seen.provider.releases_chosen).then(|| Effect::ReleaseServer {
+        // Who deletes a group has decided to do without its servers.
+        let decided = seen.mode == Mode::Auto || seen.deleting;
+        (decided && seen.provider.releases_chosen).then(|| Effect::ReleaseServer {
             group: group.clone(),
             server: server.clone(),
             site: seen.site.clone(),
@@ -189,8 +198,9 @@ impl<'a> Build<'a> {
             let Some(seen) = self.snapshot.groups.get(group) else {
                 continue;
             };
-            let all = seen.inventory.is_known() && seen.inventory.servers().keys().all(|name| servers.contains(name));
-            if seen.mode == Mode::Auto && !seen.provider.releases_chosen && all {
+            let released = |(name, server): (&ServerName, &Server)| servers.contains(name) || is_gone(server.state);
+            let all = seen.inventory.is_known() && seen.inventory.servers().iter().all(released);
+            if (seen.mode == Mode::Auto || seen.deleting) && !seen.provider.releases_chosen && all {
                 self.effects.push(Effect::EmptyGroup {
                     group: group.clone(),
                     site: seen.site.clone(),
@@ -247,7 +257,7 @@ impl<'a> Build<'a> {
         })
     }
 
-    fn open(&self, pool: &PoolId, replica: &ReplicaName) -> Option<Effect> {
+    fn open(&self, pool: &PoolId, replica: &ReplicaId) -> Option<Effect> {
         let (site, pod) = self.pod(pool, replica, None)?;
         let open = is_serving(pod) && pod.drain.is_none();
         (!open).then(|| Effect::SetLifecycle {
@@ -261,7 +271,7 @@ impl<'a> Build<'a> {
     fn drain(
         &self,
         pool: &PoolId,
-        replica: &ReplicaName,
+        replica: &ReplicaId,
         step: DrainStep,
         deadline: Timestamp,
         reason: Reason,
@@ -296,7 +306,7 @@ impl<'a> Build<'a> {
         })
     }
 
-    fn remove(&self, pool: &PoolId, replica: &ReplicaName, uid: &str, cut: u32, reason: Reason) -> Option<Effect> {
+    fn remove(&self, pool: &PoolId, replica: &ReplicaId, uid: &str, cut: u32, reason: Reason) -> Option<Effect> {
         let (site, pod) = self.pod(pool, replica, Some(uid))?;
         let state = self.snapshot.pools.get(pool)?.running.get(replica)?.state;
         let farewell = match (cut, state) {
@@ -313,18 +323,30 @@ impl<'a> Build<'a> {
         })
     }
 
-    fn pod(&self, pool: &PoolId, replica: &ReplicaName, uid: Option<&str>) -> Option<(SiteName, &'a PodSeen)> {
-        let key = ObjectKey::new(pool.namespace.clone(), replica.as_str());
-        let site = &self.snapshot.pools.get(pool)?.running.get(replica)?.site;
-        let pod = self.world.sites.get(site)?.pods.get(&key)?;
+    fn pod(&self, pool: &PoolId, replica: &ReplicaId, uid: Option<&str>) -> Option<(SiteName, &'a PodSeen)> {
+        let key = ObjectKey::new(pool.namespace.clone(), replica.name.as_str());
+        let pod = self.world.sites.get(&replica.site)?.pods.get(&key)?;
         let same = uid.is_none_or(|uid| pod.uid == uid);
-        same.then(|| (site.clone(), pod.as_ref()))
+        same.then(|| (replica.site.clone(), pod.as_ref()))
     }
 }
 
 /// The drain that an annotation records, if it can be read.
 pub(crate) fn read_drain(annotation: &str) -> Option<Drain> {
     serde_json::from_str(annotation).ok()
+}
+
+/// An object that is in the snapshot without a problem.
+fn usable(problem: Option<&Option<Problem>>) -> bool {
+    problem.is_some_and(Option::is_none)
+}
+
+/// Given back already.
+fn is_gone(state: ServerState) -> bool {
+    matches!(
+        state,
+        ServerState::Releasing | ServerState::Recycling | ServerState::Gone
+    )
 }
 
 fn needs_finalizer(object: &impl ResourceExt) -> bool {

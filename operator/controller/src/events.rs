@@ -111,7 +111,7 @@ fn related(action: &Action) -> ObjectReference {
         | Action::StartReplica { server, .. } => ("Node", None, server.to_string()),
         Action::OpenReplica { pool, replica }
         | Action::DrainReplica { pool, replica, .. }
-        | Action::RemoveReplica { pool, replica, .. } => ("Pod", Some(&pool.namespace), replica.to_string()),
+        | Action::RemoveReplica { pool, replica, .. } => ("Pod", Some(&pool.namespace), replica.name.to_string()),
     };
     ObjectReference {
         api_version: Some("v1".to_owned()),
@@ -154,6 +154,8 @@ fn subject(action: &Action, world: &World) -> Option<ObjectReference> {
 mod tests {
     use pomarium_kernel::names::{GroupName, ServerName};
 
+    use pomarium_kernel::plan::Verdict;
+
     use super::*;
     use crate::fixture::{empty_client, hub, world};
 
@@ -165,6 +167,7 @@ mod tests {
             },
             reason: Reason::ServersNeeded,
             message: message.to_owned(),
+            verdict: Verdict::Act,
             rejected: Vec::new(),
         }
     }

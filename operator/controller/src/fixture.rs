@@ -190,6 +190,7 @@ fn quiet(uids: &[String]) -> Measurement {
             at: NOW,
         }],
         loads: uids.iter().map(|uid| (uid.clone(), idle)).collect(),
+        silent: BTreeMap::new(),
     }
 }
 
@@ -326,6 +327,7 @@ pub(crate) fn ready(pod: &Pod) -> PodSeen {
         drain: None,
         phase: "Running".to_owned(),
         ready: true,
+        ready_since: Some(NOW - Span::from_minutes(29)),
         ip: Some("127.0.0.1".to_owned()),
         port: Some(8080),
         created: NOW - Span::from_minutes(30),

@@ -18,6 +18,7 @@
 //! | [`histogram`], [`ledger`] | percentiles, attainment, rates and lengths from what was counted |
 //! | [`target`] | whom to ask |
 //! | [`ask`] | asks one engine |
+//! | [`silence`] | engines that do not answer any more |
 
 mod ask;
 pub(crate) mod engine;
@@ -27,6 +28,7 @@ pub(crate) mod histogram;
 pub(crate) mod ledger;
 pub(crate) mod prometheus;
 pub(crate) mod scrape;
+mod silence;
 pub(crate) mod target;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -51,6 +53,7 @@ use crate::world::{Measurement, World};
 
 use self::ledger::Ledger;
 use self::scrape::Scrape;
+use self::silence::Silence;
 
 pub use self::ask::Engines;
 use self::target::{PodTarget, PoolTarget, Targets};
@@ -96,6 +99,7 @@ pub struct Meter {
 struct Memory {
     ledgers: BTreeMap<PoolId, Ledger>,
     loads: BTreeMap<String, Load>,
+    silent: Silence,
 }
 
 impl Memory {
@@ -193,11 +197,14 @@ impl Meter {
 
     /// Asks every engine.
     async fn ask_all_engines(&self, targets: &Targets, memory: &Mutex<Memory>) {
+        let asked_at = self.clock.now();
         let engines = self.ask_engines(targets, |_| true).await;
         let now = self.clock.now();
         let mut memory = lock(memory);
         memory.loads.retain(|uid, _| engines.contains_key(uid));
+        memory.silent.retain(|uid| engines.contains_key(uid));
         for (uid, scrape) in &engines {
+            memory.silent.note(uid, scrape.is_some(), asked_at);
             memory.loads.insert(uid.clone(), load_of(scrape.as_ref()));
         }
         for (pool, target) in &targets.pools {
@@ -247,10 +254,15 @@ impl Meter {
                 .pods
                 .iter()
                 .filter_map(|pod| Some((pod.uid.clone(), *memory.loads.get(&pod.uid)?)));
+            let silent = target
+                .pods
+                .iter()
+                .filter_map(|pod| Some((pod.uid.clone(), memory.silent.since(&pod.uid)?)));
             let measurement = Measurement {
                 demand: ledger.demand(pool, now, stale),
                 measured: measured.collect(),
                 loads: loads.collect(),
+                silent: silent.collect(),
             };
             // Quietly: it differs after every round, and the next tick is soon enough.
             self.answers.put_quietly(pool.clone(), measurement);

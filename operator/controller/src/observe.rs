@@ -2,10 +2,12 @@
 //!
 //! Pure. Joins what providers, Nodes, Pods, engines and gateways said, and lets `pomarium_api::validate` turn API objects
 //! into kernel types. It never decides: states come from [`pomarium_kernel::lifecycle`], and what is not known stays
-//! unknown. An object that cannot be used is left out with its problem; what runs for it is left alone, and its servers
-//! are held so that nobody else is put there.
+//! unknown. A site or group that cannot be used is seen as far as it can be read, with its problem: what runs there counts
+//! and is left alone. A pool that cannot be used is left out, and the servers that it runs on are held so that nobody else
+//! is put there.
 
 mod currency;
+mod nodes;
 mod replicas;
 mod servers;
 
@@ -33,34 +35,47 @@ pub struct Observed {
 /// The snapshot of `world` at `now`.
 pub fn observe(world: &World, now: Timestamp) -> Observed {
     let (currency, mut invalid) = currency::check(world);
+    // What cannot be decoded any more is seen as it last was.
+    invalid.groups.extend(world.invalid.groups.clone());
+    invalid.sites.extend(world.invalid.sites.clone());
     let mut snapshot = Snapshot::default();
     for (name, seen) in &world.sites {
-        if invalid.sites.contains_key(name) {
-            continue;
+        let mut site = validate::site_as_known(&seen.object, seen.contact.clone());
+        site.problem = invalid.sites.get(name).cloned().or(site.problem);
+        if let Some(problem) = &site.problem {
+            invalid.sites.insert(name.clone(), problem.clone());
         }
-        match validate::site(&seen.object, seen.contact.clone()) {
-            Ok(site) => drop(snapshot.sites.insert(name.clone(), site)),
-            Err(problem) => drop(invalid.sites.insert(name.clone(), problem)),
-        }
+        snapshot.sites.insert(name.clone(), site);
     }
+    let nodes = nodes::by_group(world, &invalid);
     for (name, object) in &world.groups {
-        if invalid.groups.contains_key(name) {
+        let site_name = &object.spec.site_ref.name;
+        let (Some(seen), Some(site)) = (
+            world.sites.get(site_name.as_str()),
+            snapshot.sites.get(site_name.as_str()),
+        ) else {
+            let problem = servers::unusable_site(site_name, "does not exist");
+            invalid.groups.entry(name.clone()).or_insert(problem);
             continue;
+        };
+        let own = nodes.of(name);
+        let inventory = servers::inventory(world, name, object, (seen, site), &own, now);
+        let mut group = validate::group_as_known(object, GroupSeen { inventory }, now);
+        let by_site = site
+            .problem
+            .as_ref()
+            .map(|_| servers::unusable_site(site_name, "cannot be used as it is"));
+        group.problem = invalid.groups.get(name).cloned().or(group.problem).or(by_site);
+        group.overlap = nodes.overlap(name);
+        if let Some(problem) = &group.problem {
+            invalid.groups.insert(name.clone(), problem.clone());
         }
-        let site = SiteName::new(object.spec.site_ref.name.clone());
-        let inventory = servers::inventory(world, name, object, &snapshot.sites, now);
-        match inventory.and_then(|inventory| validate::group(object, GroupSeen { inventory }, now)) {
-            Ok(mut group) => {
-                if let Some(answer) = world.inventories.get(name)
-                    && answer.out_of_stock_since.is_some()
-                {
-                    group.out_of_stock_since = answer.out_of_stock_since;
-                }
-                debug_assert_eq!(group.site, site);
-                snapshot.groups.insert(name.clone(), group);
-            }
-            Err(problem) => drop(invalid.groups.insert(name.clone(), problem)),
+        if let Some(answer) = world.inventories.get(name)
+            && answer.out_of_stock_since.is_some()
+        {
+            group.out_of_stock_since = answer.out_of_stock_since;
         }
+        snapshot.groups.insert(name.clone(), group);
     }
     let mut replicas = replicas::by_pool(world, &snapshot.groups);
     for (id, object) in &world.pools {
@@ -70,6 +85,7 @@ pub fn observe(world: &World, now: Timestamp) -> Observed {
         let (demand, measured) = measured(world, id, object.spec.objectives.len());
         let seen = PoolSeen {
             namespace_at: namespace_at(world, id),
+            local_sites: local_sites(world),
             demand,
             measured,
             running: replicas.remove(id).unwrap_or_default(),
@@ -92,6 +108,13 @@ fn namespace_at(world: &World, id: &PoolId) -> BTreeSet<SiteName> {
         seen.namespaces.contains_key(&id.namespace).then(|| name.clone())
     };
     world.sites.iter().filter_map(has).collect()
+}
+
+/// Sites in the hub's own cluster: a route there reaches no others.
+fn local_sites(world: &World) -> BTreeSet<SiteName> {
+    let local = |seen: &crate::world::SiteSeen| seen.object.spec.connection.local.is_some();
+    let sites = world.sites.iter().filter(|(_, seen)| local(seen));
+    sites.map(|(name, _)| name.clone()).collect()
 }
 
 /// What was measured of a pool; unknown where nothing was.

@@ -12,12 +12,14 @@
 
 mod execute;
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
 use pomarium_kernel::plan::Plan;
 use pomarium_kernel::planning;
+use pomarium_kernel::reason::{Problem, Reason};
 use pomarium_kernel::snapshot::Snapshot;
 use pomarium_kernel::time::{Span, Timestamp};
 use tokio::time::Instant;
@@ -33,7 +35,7 @@ use crate::observe::observe;
 use crate::provider::Inventories;
 use crate::store::{Groups, Pools, SecretVersions, Sites, Store};
 use crate::telemetry::Telemetry;
-use crate::world::World;
+use crate::world::{Invalid, World};
 
 pub(crate) use execute::Executor;
 
@@ -100,6 +102,22 @@ impl HubCaches {
         self.secrets.is_current()
     }
 
+    /// Groups and sites that cannot be decoded any more: they are seen as they last were, and nothing is done there.
+    fn invalid(&self) -> Invalid {
+        fn problems<K: Ord>(undecodable: BTreeMap<K, String>) -> BTreeMap<K, Problem> {
+            let problem = |error| Problem::new(Reason::InvalidSpec, format!("it cannot be decoded: {error}"));
+            undecodable
+                .into_iter()
+                .map(|(key, error)| (key, problem(error)))
+                .collect()
+        }
+        Invalid {
+            pools: BTreeMap::new(),
+            groups: problems(self.groups.undecodable()),
+            sites: problems(self.sites.undecodable()),
+        }
+    }
+
     fn undecodable(&self) -> usize {
         self.pools.undecodable().len() + self.groups.undecodable().len() + self.sites.undecodable().len()
     }
@@ -121,7 +139,7 @@ impl Eyes {
         let current = self.hub.are_current();
         health.set(Check::Caches, current.is_ok());
         current?;
-        self.members.follow(&self.hub.sites.items(), &self.hub.secrets.items());
+        self.members.follow(&self.hub.sites.known(), &self.hub.secrets.items());
         let settled = self.members.settled();
         health.set(Check::Members, settled);
         if settled {
@@ -138,11 +156,11 @@ impl Eyes {
             started: self.started,
             currency: String::new(),
             pools: (*self.hub.pools.items()).clone(),
-            groups: (*self.hub.groups.items()).clone(),
-            sites: self.members.seen(&self.hub.sites.items()),
+            groups: self.hub.groups.known(),
+            sites: self.members.seen(&self.hub.sites.known()),
             inventories: self.inventories.answers(),
             measurements: self.meter.answers(),
-            invalid: crate::world::Invalid::default(),
+            invalid: self.hub.invalid(),
         }
     }
 

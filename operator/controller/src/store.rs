@@ -84,6 +84,8 @@ type Incoming<P> = (Items<P>, BTreeMap<<P as Projection>::Key, String>);
 struct Content<P: Projection> {
     items: Arc<Items<P>>,
     undecodable: BTreeMap<P::Key, String>,
+    /// The last version that could be decoded of objects that cannot be any more.
+    stale: Items<P>,
     /// The list that is being read, if one is.
     incoming: Option<Incoming<P>>,
     state: State,
@@ -108,6 +110,7 @@ impl<P: Projection> Store<P> {
                 content: Mutex::new(Content {
                     items: Arc::default(),
                     undecodable: BTreeMap::new(),
+                    stale: BTreeMap::new(),
                     incoming: None,
                     state: State::Behind("has not been listed yet".to_owned()),
                 }),
@@ -118,6 +121,14 @@ impl<P: Projection> Store<P> {
     /// Everything kept, current or as last seen.
     pub(crate) fn items(&self) -> Arc<Items<P>> {
         Arc::clone(&self.lock().items)
+    }
+
+    /// Everything kept, and of what cannot be decoded any more the last version that could.
+    pub(crate) fn known(&self) -> Items<P> {
+        let content = self.lock();
+        let mut known = (*content.items).clone();
+        known.extend(content.stale.clone());
+        known
     }
 
     /// Objects that cannot be decoded, and why.
@@ -192,7 +203,12 @@ impl<P: Projection> Store<P> {
             }
             Event::InitDone => {
                 let (items, undecodable) = content.incoming.take().unwrap_or_default();
-                content.items = Arc::new(items);
+                let before = std::mem::replace(&mut content.items, Arc::new(items));
+                let last = |key: &P::Key| before.get(key).or_else(|| content.stale.get(key)).map(Arc::clone);
+                content.stale = undecodable
+                    .keys()
+                    .filter_map(|key| Some((key.clone(), last(key)?)))
+                    .collect();
                 content.undecodable = undecodable;
                 content.state = State::Current;
                 self.shared.trigger.wake();
@@ -207,10 +223,13 @@ impl<P: Projection> Store<P> {
                         let matters = old.is_none_or(|old| P::matters(old, &value));
                         items.insert(key.clone(), Arc::new(value));
                         content.undecodable.remove(&key);
+                        content.stale.remove(&key);
                         matters
                     }
                     Err(error) => {
-                        items.remove(&key);
+                        if let Some(last) = items.remove(&key) {
+                            content.stale.insert(key.clone(), last);
+                        }
                         content.undecodable.insert(key, error).is_none()
                     }
                 };
@@ -223,6 +242,7 @@ impl<P: Projection> Store<P> {
                 let key = P::key(object.meta());
                 Arc::make_mut(&mut content.items).remove(&key);
                 content.undecodable.remove(&key);
+                content.stale.remove(&key);
                 self.shared.trigger.wake();
                 false
             }

@@ -160,6 +160,8 @@ pub struct PodSeen {
     pub phase: String,
     /// Its condition `Ready` is true.
     pub ready: bool,
+    /// When that last changed, in virtual time.
+    pub ready_since: Option<Timestamp>,
     /// Its address, once it has one.
     pub ip: Option<String>,
     /// The port named `http` of its container `engine`.
@@ -240,4 +242,6 @@ pub struct Measurement {
     pub measured: Vec<Measured>,
     /// What engines say they are doing, by uid of the Pod. A Pod that is missing here is `Load::Unknown`.
     pub loads: BTreeMap<String, Load>,
+    /// Since when engines that have answered before do not any more, by uid of the Pod.
+    pub silent: BTreeMap<String, Timestamp>,
 }

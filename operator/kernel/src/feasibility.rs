@@ -1,8 +1,9 @@
 //! Which pool may run where.
 //!
-//! A chain of named checks, in this order: selector and namespace, trust, residency, permitted use, memory, objectives. The first
-//! that fails is the answer: what the law or a promise forbids is said before what a larger machine would cure. All of
-//! them fail closed.
+//! A chain of named checks, in this order: selector, namespace and route, trust, residency, permitted use, memory, objectives.
+//! The first that fails is the answer: what the law or a promise forbids is said before what a larger machine would cure. All of
+//! them fail closed, but for one: objectives are judged by the lengths of requests, and lengths that nobody has measured lately
+//! give a warning and no refusal. A pool that may not serve would never be measured.
 
 #[cfg(test)]
 mod tests;
@@ -10,66 +11,153 @@ mod tests;
 use std::collections::BTreeMap;
 
 use crate::capacity::{self, Unreachable, duration};
+use crate::catalogue::Catalogue;
 use crate::names::{GroupName, SiteName};
 use crate::performance::{Performance, performance};
 use crate::reason::{Problem, Reason};
 use crate::snapshot::{Demand, Group, LengthMix, Metric, Pool, Site, Use};
+use crate::time::{Span, Timestamp};
 
-/// Whether `pool` may run on servers of `group`, and what they do for it.
-pub fn check(pool: &Pool, group: &Group, site: &Site) -> Result<Performance, Problem> {
-    selected(pool, group)?;
-    namespace_exists(pool, group)?;
-    trusted(pool, group, site)?;
-    resident(pool, group, site)?;
-    use_permitted(pool, group, site)?;
-    let performance = fits(pool, group)?;
-    objectives_reachable(pool, group, &performance)?;
-    Ok(performance)
+/// Lengths that were measured longer ago than this refuse nothing any more.
+const LENGTHS_MAX_AGE: Span = Span::from_minutes(10);
+
+/// Where a mix of lengths comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LengthSource {
+    /// Measured lately.
+    Measured,
+    /// Measured once, and remembered.
+    Remembered,
+    /// Never measured: those of recorded conversations.
+    Assumed,
 }
 
-/// The groups on which `pool` may run.
-///
-/// # Errors
-/// If there is none: the one problem for a person to read. That of the group that came furthest in the chain, because it needs
-/// the smallest change; among those with unreachable objectives, that of the fastest.
-pub fn feasible<'a>(
-    pool: &Pool,
-    groups: &'a BTreeMap<GroupName, Group>,
-    sites: &BTreeMap<SiteName, Site>,
-) -> Result<Vec<(&'a GroupName, Performance)>, Problem> {
-    let mut found = Vec::new();
-    let mut nearest: Option<(Distance, Problem)> = None;
-    for (name, group) in groups {
-        let Some(site) = sites.get(&group.site) else {
-            continue;
+/// One pool, and what it is judged by.
+#[derive(Clone, Debug)]
+pub struct Feasibility<'a> {
+    pool: &'a Pool,
+    catalogue: &'a Catalogue,
+    lengths: LengthMix,
+    source: LengthSource,
+}
+
+impl<'a> Feasibility<'a> {
+    /// Judges `pool` by what `catalogue` knows of machines, and by the best lengths of requests that are known `now`.
+    pub fn of(pool: &'a Pool, catalogue: &'a Catalogue, now: Timestamp) -> Self {
+        let (lengths, source) = match measured_lengths(pool, now) {
+            Some(mix) => (mix, LengthSource::Measured),
+            None => match pool.memory.lengths.as_ref().filter(|mix| !mix.classes.is_empty()) {
+                Some(mix) => (mix, LengthSource::Remembered),
+                None => (LengthMix::assumed(), LengthSource::Assumed),
+            },
         };
-        match check(pool, group, site) {
-            Ok(performance) => found.push((name, performance)),
-            Err(problem) => {
-                let distance = distance(pool, group, &problem);
-                if nearest.as_ref().is_none_or(|(least, _)| distance < *least) {
-                    nearest = Some((distance, problem));
+        Self {
+            pool,
+            catalogue,
+            lengths: lengths.within_context(pool.model.context_tokens),
+            source,
+        }
+    }
+
+    /// Lengths to judge and plan with, within the model's context.
+    pub fn lengths(&self) -> &LengthMix {
+        &self.lengths
+    }
+
+    /// Where they come from.
+    pub fn source(&self) -> LengthSource {
+        self.source
+    }
+
+    /// Whether the pool may run on servers of `group`, and what they do for it.
+    pub fn check(&self, group: &Group, site: &Site) -> Result<Performance, Problem> {
+        let pool = self.pool;
+        selected(pool, group)?;
+        namespace_exists(pool, group)?;
+        routable(pool, group)?;
+        trusted(pool, group, site)?;
+        resident(pool, group, site)?;
+        use_permitted(pool, group, site)?;
+        let performance = self.performance(group)?;
+        match self.doubt(group, &performance) {
+            Some(problem) if self.source == LengthSource::Measured => Err(problem),
+            _ => Ok(performance),
+        }
+    }
+
+    /// What servers of `group` do for the pool, if it fits them.
+    pub fn performance(&self, group: &Group) -> Result<Performance, Problem> {
+        performance(self.catalogue, &self.pool.model, &group.machine, &self.pool.performance)
+    }
+
+    /// Why an objective is out of reach on servers of `group` even without load, if it is, with these lengths.
+    pub fn doubt(&self, group: &Group, performance: &Performance) -> Option<Problem> {
+        let unreachable = capacity::unloaded(performance, &self.lengths, &self.pool.objectives).err()?;
+        Some(unreachable_objective(&unreachable, group, performance))
+    }
+
+    /// The groups on which the pool may run.
+    ///
+    /// # Errors
+    /// If there is none: the one problem for a person to read. That of the group that came furthest in the chain, because it
+    /// needs the smallest change; among those with unreachable objectives, that of the fastest.
+    pub fn groups<'g>(
+        &self,
+        groups: &'g BTreeMap<GroupName, Group>,
+        sites: &BTreeMap<SiteName, Site>,
+    ) -> Result<Vec<(&'g GroupName, Performance)>, Problem> {
+        let mut found = Vec::new();
+        let mut nearest: Option<(Distance, Problem)> = None;
+        for (name, group) in groups {
+            let Some(site) = sites.get(&group.site) else {
+                continue;
+            };
+            match self.check(group, site) {
+                Ok(performance) => found.push((name, performance)),
+                Err(problem) => {
+                    let distance = self.distance(group, &problem);
+                    if nearest.as_ref().is_none_or(|(least, _)| distance < *least) {
+                        nearest = Some((distance, problem));
+                    }
                 }
             }
         }
+        if found.is_empty() {
+            let nothing = || Problem::new(Reason::NoGroup, "there is no server group at a known site");
+            Err(nearest.map_or_else(nothing, |(_, problem)| problem))
+        } else {
+            Ok(found)
+        }
     }
-    if found.is_empty() {
-        let nothing = || Problem::new(Reason::NoGroup, "there is no server group at a known site");
-        Err(nearest.map_or_else(nothing, |(_, problem)| problem))
-    } else {
-        Ok(found)
+
+    fn distance(&self, group: &Group, problem: &Problem) -> Distance {
+        let unpassed = match problem.reason {
+            Reason::NoGroup => 8,
+            Reason::NamespaceMissing => 7,
+            Reason::RouteUnsupported => 6,
+            Reason::TrustTooLow => 5,
+            Reason::ResidencyForbidden => 4,
+            Reason::UseForbidden => 3,
+            Reason::DoesNotFit => 2,
+            Reason::MachineUnknown => 1,
+            _ => 0,
+        };
+        let slowness = match self.performance(group) {
+            Ok(performance) => performance.times.delta_ns.saturating_add(performance.times.alpha_ns),
+            Err(_) => 0,
+        };
+        (unpassed, slowness)
     }
 }
 
-/// Lengths to judge and plan with: those seen, or else the assumed ones, within the model's context.
-pub fn lengths(pool: &Pool) -> LengthMix {
-    let seen = match &pool.demand {
-        Demand::Known(arrivals) => arrivals.lengths.as_ref(),
-        Demand::Unknown { .. } => None,
-    };
-    seen.filter(|mix| !mix.classes.is_empty())
-        .unwrap_or_else(|| LengthMix::assumed())
-        .within_context(pool.model.context_tokens)
+/// Lengths of the requests that were seen lately, if enough were.
+pub fn measured_lengths(pool: &Pool, now: Timestamp) -> Option<&LengthMix> {
+    match &pool.demand {
+        Demand::Known(arrivals) if now.since(arrivals.at) <= LENGTHS_MAX_AGE => {
+            arrivals.lengths.as_ref().filter(|mix| !mix.classes.is_empty())
+        }
+        Demand::Known(_) | Demand::Unknown { .. } => None,
+    }
 }
 
 // --------------------------------------------------------------------------------------------------------- the checks
@@ -92,6 +180,25 @@ fn namespace_exists(pool: &Pool, group: &Group) -> Result<(), Problem> {
     Err(Problem::new(
         Reason::NamespaceMissing,
         format!("the cluster of site {} does not have the pool's namespace", group.site),
+    ))
+}
+
+/// Whether requests get to a site. Capacity that no request reaches is none.
+pub(crate) fn is_routable(pool: &Pool, site: &SiteName) -> bool {
+    pool.routable_at.as_ref().is_none_or(|sites| sites.contains(site))
+}
+
+/// A Service backend must be in the gateway's cluster.
+fn routable(pool: &Pool, group: &Group) -> Result<(), Problem> {
+    if is_routable(pool, &group.site) {
+        return Ok(());
+    }
+    Err(Problem::new(
+        Reason::RouteUnsupported,
+        format!(
+            "the pool's HTTPRoute is in the hub and cannot send requests to site {}, which is another cluster",
+            group.site
+        ),
     ))
 }
 
@@ -142,15 +249,8 @@ fn use_permitted(pool: &Pool, group: &Group, site: &Site) -> Result<(), Problem>
     ))
 }
 
-fn fits(pool: &Pool, group: &Group) -> Result<Performance, Problem> {
-    performance(&pool.model, &group.machine, &pool.performance)
-}
-
-fn objectives_reachable(pool: &Pool, group: &Group, performance: &Performance) -> Result<(), Problem> {
-    let Err(unreachable) = capacity::unloaded(performance, &lengths(pool), &pool.objectives) else {
-        return Ok(());
-    };
-    let Unreachable { objective, value_ms } = unreachable;
+fn unreachable_objective(unreachable: &Unreachable, group: &Group, performance: &Performance) -> Problem {
+    let Unreachable { objective, value_ms } = *unreachable;
     let what = format!(
         "{} p{} {} is unreachable: best is {} on an idle {}",
         match objective.metric {
@@ -175,31 +275,13 @@ fn objectives_reachable(pool: &Pool, group: &Group, performance: &Performance) -
         Some(tokens) => format!("{what}; {threshold}, or prompts of at most {tokens} tokens, would do"),
         None => format!("{what}; {threshold} would do"),
     };
-    Err(Problem::new(Reason::ObjectiveUnreachable, message))
+    Problem::new(Reason::ObjectiveUnreachable, message)
 }
 
 // ------------------------------------------------------------------------------------------------------------- helpers
 
 /// How far a group is from being feasible: the checks that it has not passed, then how slow it is.
 type Distance = (u8, u64);
-
-fn distance(pool: &Pool, group: &Group, problem: &Problem) -> Distance {
-    let unpassed = match problem.reason {
-        Reason::NoGroup => 7,
-        Reason::NamespaceMissing => 6,
-        Reason::TrustTooLow => 5,
-        Reason::ResidencyForbidden => 4,
-        Reason::UseForbidden => 3,
-        Reason::DoesNotFit => 2,
-        Reason::MachineUnknown => 1,
-        _ => 0,
-    };
-    let slowness = match fits(pool, group) {
-        Ok(performance) => performance.times.delta_ns.saturating_add(performance.times.alpha_ns),
-        Err(_) => 0,
-    };
-    (unpassed, slowness)
-}
 
 /// The longest prompt whose first token an idle server gives within `ms`, if there is any.
 fn longest_prompt(performance: &Performance, ms: f64) -> Option<u32> {

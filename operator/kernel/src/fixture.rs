@@ -1,6 +1,6 @@
 //! Snapshots for tests: builders on the real types, and a small pure world that plays what a plan asks for.
 //!
-//! Not part of the API of the kernel; public because simulators and other crates test with it.
+//! Not part of the API of the kernel: only there for its own tests, and for other crates that ask for the feature `fixture`.
 
 mod stage;
 
@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 pub use stage::Stage;
 
-use crate::lifecycle::ServerState;
+use crate::lifecycle::{NodeHealth, ServerState};
 use crate::names::{GroupName, Jurisdiction, PoolId, ServerName, SiteName};
 use crate::reason::{Problem, Reason};
 use crate::snapshot::{
@@ -38,6 +38,7 @@ impl Site {
             },
             maintenance: Maintenance::Active,
             contact: Contact::Reachable,
+            problem: None,
             paused: false,
         }
     }
@@ -95,7 +96,10 @@ impl Group {
             inventory: Inventory::Known(inventory),
             out_of_stock_since: None,
             memory: GroupMemory::default(),
+            problem: None,
+            overlap: None,
             paused: false,
+            deleting: false,
         }
     }
 
@@ -165,6 +169,7 @@ impl Server {
         Self {
             state: ServerState::Ready,
             since,
+            node: NodeHealth::Ready,
             lease: None,
             cordoned: false,
             held: false,
@@ -217,6 +222,7 @@ impl Pool {
             ],
             revision: "r1".into(),
             namespace_at: BTreeSet::new(),
+            routable_at: None,
             demand: Demand::Unknown {
                 since: START,
                 problem: Problem::new(Reason::Starting, "nothing has been measured yet"),

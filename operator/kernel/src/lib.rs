@@ -27,7 +27,7 @@ pub mod capacity;
 pub mod catalogue;
 pub mod engine;
 pub mod feasibility;
-#[doc(hidden)]
+#[cfg(any(test, feature = "fixture"))]
 pub mod fixture;
 pub mod forecast;
 pub mod lifecycle;

@@ -6,4 +6,4 @@ pub mod server;
 
 pub use drain::{Drain, DrainFacts, DrainStep, FENCE_GRACE, Transition};
 pub use replica::{ReplicaFacts, ReplicaState, replica_state};
-pub use server::{NodeFacts, ProviderFacts, ProviderState, ServerFacts, ServerState, server_state};
+pub use server::{NodeFacts, NodeHealth, ProviderFacts, ProviderState, ServerFacts, ServerState, server_state};

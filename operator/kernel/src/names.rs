@@ -63,7 +63,7 @@ name! {
     ServerName
 }
 name! {
-    /// Name of a replica: the name of its Pod, unique within its site and the pool's namespace.
+    /// Name of a replica's Pod, unique within its site and the pool's namespace. See [`ReplicaId`].
     ReplicaName
 }
 name! {
@@ -73,6 +73,51 @@ name! {
 name! {
     /// A jurisdiction whose data may be processed somewhere, such as `US`.
     Jurisdiction
+}
+
+/// A replica: its site and the name of its Pod. Written `site/name`.
+///
+/// Two member clusters may have Nodes of equal names, and then Pods of equal names. Unique within a pool.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ReplicaId {
+    /// Where its Pod is.
+    pub site: SiteName,
+    /// What its Pod is called there.
+    pub name: ReplicaName,
+}
+
+impl ReplicaId {
+    /// The replica `name` at `site`.
+    pub fn new(site: impl Into<SiteName>, name: impl Into<ReplicaName>) -> Self {
+        Self {
+            site: site.into(),
+            name: name.into(),
+        }
+    }
+}
+
+impl fmt::Display for ReplicaId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.site, self.name)
+    }
+}
+
+impl From<ReplicaId> for String {
+    fn from(id: ReplicaId) -> Self {
+        id.to_string()
+    }
+}
+
+impl TryFrom<String> for ReplicaId {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        match text.split_once('/') {
+            Some((site, name)) => Ok(Self::new(site, name)),
+            None => Err(format!("{text:?} is not of the form site/name")),
+        }
+    }
 }
 
 /// A pool: its namespace and name. Written `namespace/name`.

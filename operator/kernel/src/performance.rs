@@ -34,12 +34,13 @@ pub struct Performance {
     pub source: String,
 }
 
-/// What `machine` does with `model`.
+/// What `machine` does with `model`, by `catalogue` and what was `measured`.
 ///
 /// # Errors
 /// [`Reason::MachineUnknown`] if a figure is neither measured nor in the catalogue; [`Reason::DoesNotFit`] if the weights
 /// and one longest context do not fit the memory that the GPU may use.
 pub fn performance(
+    catalogue: &Catalogue,
     model: &Model,
     machine: &MachineKey,
     measured: &[MeasuredPerformance],
@@ -50,10 +51,11 @@ pub fn performance(
         None => kv_tokens(model, machine.memory_gib),
     };
     if kv_tokens < u64::from(model.context_tokens).max(1) {
-        return Err(does_not_fit(model, machine, kv_tokens, measured.kv_tokens.is_some()));
+        let cache = (kv_tokens, measured.kv_tokens.is_some());
+        return Err(does_not_fit(catalogue, model, machine, cache));
     }
 
-    let known = Catalogue::builtin().machine(machine);
+    let known = catalogue.machine(machine);
     let scaled = known.map(|known| Figures::scaled(model, known)).unwrap_or_default();
     let missing: Vec<&str> = [
         ("alphaMs", measured.alpha_ms.or(scaled.alpha_ms)),
@@ -162,7 +164,12 @@ fn source(measured: &Figures, catalogue: Option<&str>) -> String {
     }
 }
 
-fn does_not_fit(model: &Model, machine: &MachineKey, kv_tokens: u64, measured: bool) -> Problem {
+fn does_not_fit(
+    catalogue: &Catalogue,
+    model: &Model,
+    machine: &MachineKey,
+    (kv_tokens, measured): (u64, bool),
+) -> Problem {
     let MachineKey { chip, memory_gib, .. } = machine;
     let why = if measured {
         format!(
@@ -181,7 +188,7 @@ fn does_not_fit(model: &Model, machine: &MachineKey, kv_tokens: u64, measured: b
             usable_memory_gib(*memory_gib)
         )
     };
-    let fits = Catalogue::builtin()
+    let fits = catalogue
         .machines()
         .map(|(key, _)| key)
         .filter(|key| key.chip == *chip && key.memory_gib > *memory_gib)
@@ -219,6 +226,14 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
+
+    fn performance(
+        model: &Model,
+        machine: &MachineKey,
+        measured: &[MeasuredPerformance],
+    ) -> Result<Performance, Problem> {
+        super::performance(Catalogue::builtin(), model, machine, measured)
+    }
 
     fn llama_8b() -> Model {
         Model {

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::lifecycle::DrainStep;
-use crate::names::{GroupName, PoolId, ReplicaName, Revision, ServerName, SiteName};
-use crate::reason::Reason;
+use crate::names::{GroupName, PoolId, ReplicaId, Revision, ServerName, SiteName};
+use crate::reason::{Problem, Reason};
 use crate::snapshot::{GroupMemory, PoolMemory};
 use crate::time::Timestamp;
 use crate::units::{Fraction, Money, Rate};
@@ -35,6 +35,8 @@ pub struct Decision {
     pub reason: Reason,
     /// Why, with figures, in one sentence for people.
     pub message: String,
+    /// Whether it is done, or only shown.
+    pub verdict: Verdict,
     /// Alternatives that were rejected, best first; at most [`Decision::MAX_REJECTED`].
     pub rejected: Vec<Rejected>,
 }
@@ -42,6 +44,16 @@ pub struct Decision {
 impl Decision {
     /// Most rejected alternatives that a decision carries.
     pub const MAX_REJECTED: usize = 8;
+}
+
+/// Whether a decision is carried out. Everything is decided first and gated then, so that people see what they are asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Verdict {
+    /// Yes.
+    #[default]
+    Act,
+    /// No: the mode is `Approve` or `Advise`, and people decide.
+    Propose,
 }
 
 /// Something that was not done, and why not.
@@ -104,14 +116,14 @@ pub enum Action {
         /// Of this pool.
         pool: PoolId,
         /// This one.
-        replica: ReplicaName,
+        replica: ReplicaId,
     },
     /// Move a replica's drain to `step`; [`DrainStep::Fence`] begins it by removing the label.
     DrainReplica {
         /// Of this pool.
         pool: PoolId,
         /// This one.
-        replica: ReplicaName,
+        replica: ReplicaId,
         /// The step that begins.
         step: DrainStep,
         /// The deadline; never later than one already recorded.
@@ -122,7 +134,7 @@ pub enum Action {
         /// Of this pool.
         pool: PoolId,
         /// This one.
-        replica: ReplicaName,
+        replica: ReplicaId,
         /// With this uid only.
         uid: String,
         /// Requests that are cut by this; zero unless the deadline says `Cut`.
@@ -196,6 +208,8 @@ pub struct PoolOutlook {
     pub utilization: Option<Fraction>,
     /// Cost per hour of the servers it runs on: leases and energy.
     pub hourly: Money,
+    /// Why something stays that has to go, or that nobody needs.
+    pub held: Option<Problem>,
     /// In a fixed order.
     pub conditions: Vec<Condition>,
     /// To be remembered for the next pass.

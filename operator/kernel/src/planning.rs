@@ -12,8 +12,8 @@
 //! | – where it may run, in which order | `options` |
 //! | – where each of its replicas stands | `crew` |
 //! | – what arrives, as far as it can be believed | `demand` |
-//! | – what is missing, and where it goes | `grow`, `slots`, `model` |
-//! | – what is too much, and what goes first | `shrink` |
+//! | – what is missing, and where it goes | `grow`, `react`, `slots`, `preempt`, `model` |
+//! | – what is too much, what goes first, and why it may have to wait | `shrink`, `returning`, `hold` |
 //! | – who has to go: replacement first | `leave` |
 //! | – a step for every drain | `drains` |
 //! | servers asked for, called back, drained, given back | `servers` |
@@ -31,11 +31,15 @@ mod draft;
 mod drains;
 mod figures;
 mod grow;
+mod hold;
 mod leave;
 mod model;
 mod options;
 mod policy;
 mod pools;
+mod preempt;
+mod react;
+mod returning;
 mod servers;
 mod shrink;
 mod slots;
@@ -52,6 +56,7 @@ use self::stock::Stock;
 use self::world::World;
 use crate::names::GroupName;
 use crate::plan::Plan;
+use crate::reason::Reason;
 use crate::snapshot::Snapshot;
 use crate::time::Timestamp;
 
@@ -84,7 +89,8 @@ pub fn plan(snapshot: &Snapshot, now: Timestamp) -> Plan {
 fn draining_by_choice(crews: &[Crew]) -> BTreeMap<GroupName, u32> {
     let mut draining = BTreeMap::new();
     for member in crews.iter().flat_map(|crew| crew.of(Standing::Draining)) {
-        if member.replica.drain.is_some_and(|drain| voluntary(drain.reason)) {
+        let by_choice = |reason| voluntary(reason) || reason == Reason::Preempted;
+        if member.replica.drain.is_some_and(|drain| by_choice(drain.reason)) {
             *draining.entry(member.replica.group.clone()).or_default() += 1;
         }
     }

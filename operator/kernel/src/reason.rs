@@ -51,6 +51,8 @@ reasons! {
     UnderBudget,
     /// No budget is set.
     NoBudget,
+    /// If spending went on as now, the budget would not last for its period.
+    BudgetAtRisk,
 
     // ---- growing
     /// More requests arrive than the replicas sustain.
@@ -89,10 +91,26 @@ reasons! {
     SiteDraining,
     /// The pool is being deleted.
     PoolDeleted,
-    /// The replica may not run here any more: trust, residency, licence or selector changed.
+    /// Replicas of a deleted object are left where nothing can be done: their site or group is gone, paused or out of reach.
+    Forgotten,
+    /// The replica may not run here any more: trust, residency or licence changed.
     NoLongerPermitted,
+    /// The pool does not select the replica's group any more: it is replaced first.
+    NoLongerSelected,
+    /// The group is being deleted: what runs there is replaced first, then its servers are given back.
+    GroupDeleted,
     /// The replica or its server stopped answering for too long.
     ReplicaLost,
+    /// The replica did not become ready in time: it is started again, elsewhere if there is a place.
+    ReplicaLate,
+    /// The engine answers nobody although its probe says that it is ready: it is replaced first.
+    EngineSilent,
+    /// Somebody else deleted the Pod: it is fenced, and removed as soon as it is quiet.
+    PodDeleted,
+    /// The server's machine has not answered for so long that it is given back.
+    ServerLost,
+    /// The provider gave the server up while its Node is Ready: what runs there is replaced first.
+    ServerFailed,
     /// A pool of higher priority needs the server, and there is no other.
     Preempted,
 
@@ -121,8 +139,14 @@ reasons! {
     NeededForLoss,
     /// The server is paid until later and may as well serve.
     LeasePaid,
-    /// The disruption budget or window does not allow it now.
+    /// As many servers of the group are being emptied as its disruption budget allows.
     DisruptionBudget,
+    /// No disruption window of the group is open.
+    WindowClosed,
+    /// Fewer would do by the model, but a measured percentile is close to its objective.
+    ObjectiveNear,
+    /// Servers seem to be missing, but not for long enough to pay for more.
+    DemandUnconfirmed,
     /// The site does not answer: it keeps what it has.
     SiteUnreachable,
     /// The servers of the group cannot be listed: nothing is requested or released.
@@ -167,8 +191,6 @@ reasons! {
     OutOfStock,
     /// The server did not come in time; the next group is tried.
     LeaseLate,
-    /// The budget forbids it.
-    BudgetExhausted,
     /// The member cluster has no such namespace.
     NamespaceMissing,
     /// The object cannot be used as it is.
@@ -179,6 +201,8 @@ reasons! {
     CredentialRejected,
     /// Something else writes the size of the target.
     ForeignWriter,
+    /// Two groups select the same Node. It counts for the one whose name comes first.
+    GroupsOverlap,
     /// The provider answers with an error.
     ProviderFailed,
     /// The route cannot be written as asked.

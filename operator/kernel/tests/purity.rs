@@ -104,6 +104,19 @@ pub fn process() {
     }
     std::process::abort();
 }
+pub fn mathematics() {
+    let _ = 1.0_f64.exp();
+    let _ = 1.0_f64.exp2();
+    let _ = 1.0_f64.ln();
+    let _ = 1.0_f64.log(2.0);
+    let _ = 1.0_f64.log2();
+    let _ = 1.0_f64.log10();
+    let _ = 1.0_f64.powf(2.0);
+    let _ = 1.0_f64.powi(2);
+    let _ = 1.0_f64.sin();
+    let _ = 1.0_f64.cos();
+    let _ = 1.0_f64.tanh();
+}
 pub type File = std::fs::File;
 pub type Options = std::fs::OpenOptions;
 pub type Folder = std::fs::DirBuilder;

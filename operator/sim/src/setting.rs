@@ -1,13 +1,14 @@
 //! From declared objects to a scenario: what the simulator needs to know of one pool and the groups that may serve it.
 //!
 //! Pure. The objects are the kernel's, as the controller's own validation made them; who may serve whom is the kernel's
-//! decision ([`feasibility::check`]), so that a replay leaves out exactly what a cluster would.
+//! decision ([`Feasibility::check`]), so that a replay leaves out exactly what a cluster would.
 
 use std::fmt;
 
-use pomarium_kernel::feasibility;
+use pomarium_kernel::catalogue::Catalogue;
+use pomarium_kernel::feasibility::Feasibility;
 use pomarium_kernel::names::{GroupName, PoolId};
-use pomarium_kernel::performance::{Performance, performance};
+use pomarium_kernel::performance::Performance;
 use pomarium_kernel::reason::{Problem, Reason};
 use pomarium_kernel::snapshot::{Arrivals, Demand, Group, LengthMix, Ownership, PlacementOrder, Pool, Site, Snapshot};
 use pomarium_kernel::time::Timestamp;
@@ -138,6 +139,7 @@ impl Setting {
             demand: demand(&lengths.fine),
             ..declared.clone()
         };
+        let feasibility = Feasibility::of(&declared, Catalogue::builtin(), epoch);
         let mut candidates = Vec::new();
         let mut too_slow = Vec::new();
         let mut left_out = Vec::new();
@@ -151,10 +153,10 @@ impl Setting {
                 left_out.push(leave_out(Problem::new(Reason::ReferenceMissing, message)));
                 continue;
             };
-            match feasibility::check(&declared, group, site) {
+            match feasibility.check(group, site) {
                 Ok(figures) => candidates.push(Candidate::new(name, group, site, &figures, epoch)),
                 Err(problem) if problem.reason == Reason::ObjectiveUnreachable => {
-                    if let Ok(figures) = performance(&declared.model, &group.machine, &declared.performance) {
+                    if let Ok(figures) = feasibility.performance(group) {
                         too_slow.push((
                             figures.times.delta_ns,
                             Candidate::new(name, group, site, &figures, epoch),

@@ -71,10 +71,6 @@ pub struct GroupMemory {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::time")]
     pub last_requested_at: Option<String>,
-    /// When a server was last given back.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "schema::time")]
-    pub last_released_at: Option<String>,
     /// When the provider last refused for want of machines.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::time")]

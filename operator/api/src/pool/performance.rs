@@ -31,9 +31,9 @@ pub struct Performance {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000_000_000_i64))]
     pub kv_tokens: Option<i64>,
-    /// Most sequences at once, 1 to 65536. Example: 16. Default: the catalogue's.
+    /// Most sequences at once, 1 to 1024. Example: 16. Default: the catalogue's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 65536))]
+    #[schemars(range(min = 1, max = 1024))]
     pub max_batch: Option<i32>,
     /// Most prompt tokens in one iteration, 1 to 1000000. Example: 256. Default: the catalogue's.
     #[serde(default, skip_serializing_if = "Option::is_none")]

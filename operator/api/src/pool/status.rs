@@ -110,7 +110,7 @@ pub struct RejectedAlternative {
     /// What, such as a group's name. Example: `oregon-m4-max`.
     #[schemars(length(max = 256))]
     pub alternative: String,
-    /// Why not, as one word of a closed list. Example: `BudgetExhausted`.
+    /// Why not, as one word of a closed list. Example: `CapacityExhausted`.
     #[schemars(length(max = 64))]
     pub reason: String,
     /// Why not, with figures.
@@ -142,8 +142,24 @@ pub struct PoolMemory {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::time")]
     pub missing_objective_since: Option<String>,
+    /// How many replicas there were when that began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub missing_objective_from: Option<i32>,
+    /// Since when servers that would have to be paid for are missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::time")]
+    pub short_since: Option<String>,
+    /// Since when something that has to go is held.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::time")]
+    pub held_since: Option<String>,
     /// The last replica count decided.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub target: Option<i32>,
+    /// The last lengths of requests that were measured, as equally likely classes of prompt/output tokens. Example: `[412/141]`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = limits::LENGTHS), inner(length(max = 24)), extend("x-kubernetes-list-type" = "atomic"))]
+    pub lengths: Vec<String>,
 }

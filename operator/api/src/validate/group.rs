@@ -12,42 +12,78 @@ use pomarium_kernel::snapshot::{
 use pomarium_kernel::time::{Span, Timestamp};
 use pomarium_kernel::units::Money;
 
-use super::{GroupSeen, at_least_one, count, invalid, mode, money, ordered, paused, positive_span, span_or_zero};
+use super::{
+    GroupSeen, Reading, at_least_one, count, invalid, mode, money, ordered, paused, positive_span, span_or_zero,
+};
 use crate::group::{self, PowerControl, ServerGroup};
 
 /// The group as of `now`, with its defaults filled in and its windows and memory evaluated.
 pub fn group(object: &ServerGroup, seen: GroupSeen, now: Timestamp) -> Result<Group, Problem> {
+    let group = group_as_known(object, seen, now);
+    match group.problem {
+        None => Ok(group),
+        Some(problem) => Err(problem),
+    }
+}
+
+/// The group as of `now` as far as its spec can be used. `problem` says what cannot; nothing is done with such a group,
+/// but what runs there counts.
+pub fn group_as_known(object: &ServerGroup, seen: GroupSeen, now: Timestamp) -> Group {
     let spec = &object.spec;
+    let mut reading = Reading::default();
     let memory = object.status.as_ref().and_then(|status| status.memory.as_ref());
     let machine = MachineKey {
         chip: spec.machine.chip.clone(),
-        gpu_cores: at_least_one("spec.machine.gpuCores", spec.machine.gpu_cores)?,
-        memory_gib: at_least_one("spec.machine.memoryGiB", spec.machine.memory_gib)?,
+        gpu_cores: reading.or(at_least_one("spec.machine.gpuCores", spec.machine.gpu_cores), 0),
+        memory_gib: reading.or(at_least_one("spec.machine.memoryGiB", spec.machine.memory_gib), 0),
     };
-    let power = power(spec.power.as_ref(), &machine)?;
-    Ok(Group {
+    Group {
         site: SiteName::from(spec.site_ref.name.as_str()),
-        machine,
         labels: object.labels().clone(),
-        size: size(&spec.size)?,
-        deliveries: deliveries(&spec.deliveries)?,
-        provider: provider(&spec.provider)?,
-        power,
-        pricing: pricing(spec.pricing.as_ref())?,
+        power: reading.or(power(spec.power.as_ref(), &machine), NO_POWER),
+        machine,
+        size: reading.or(size(&spec.size), SizeRange { min: 0, max: 0 }),
+        deliveries: reading.or(deliveries(&spec.deliveries), Vec::new()),
+        provider: reading.or(provider(&spec.provider), NO_PROVIDER),
+        pricing: reading.or(pricing(spec.pricing.as_ref()), FREE),
         lead_time: spec.lead_time.as_ref().map_or(AT_ONCE, |lead| LeadTime {
             provision: span_or_zero(lead.provision),
             recycle: span_or_zero(lead.recycle),
         }),
-        disruption: disruption(spec.disruption.as_ref(), now)?,
+        disruption: reading.or(disruption(spec.disruption.as_ref(), now), NEVER),
         mode: mode(spec.mode),
         inventory: seen.inventory,
         out_of_stock_since: memory
             .and_then(|memory| memory.out_of_stock_since.as_deref())
             .and_then(Timestamp::parse),
         memory: memory.map(Into::into).unwrap_or_default(),
+        problem: reading.problem,
+        overlap: None,
         paused: paused(object),
-    })
+        deleting: object.metadata.deletion_timestamp.is_some(),
+    }
 }
+
+const NO_POWER: Power = Power {
+    idle_watts: 0.0,
+    busy_watts: 0.0,
+};
+
+const NO_PROVIDER: ProviderTraits = ProviderTraits {
+    grows: false,
+    releases_chosen: false,
+    always_on: true,
+};
+
+const FREE: Pricing = Pricing {
+    hourly: Money::ZERO,
+    minimum_lease: Span::ZERO,
+};
+
+const NEVER: Disruption = Disruption {
+    max_unavailable: 0,
+    window_open: false,
+};
 
 const AT_ONCE: LeadTime = LeadTime {
     provision: Span::ZERO,
@@ -141,10 +177,7 @@ fn pricing(pricing: Option<&group::Pricing>) -> Result<Pricing, Problem> {
             hourly: money("spec.pricing.hourly", &pricing.hourly)?,
             minimum_lease: span_or_zero(pricing.minimum_lease),
         },
-        None => Pricing {
-            hourly: Money::ZERO,
-            minimum_lease: Span::ZERO,
-        },
+        None => FREE,
     })
 }
 

@@ -2,10 +2,10 @@
 //!
 //! A time that cannot be read is forgotten: the memory only shortens waiting, and is written anew by the next pass.
 
-use pomarium_kernel::snapshot::{GroupMemory, PoolMemory};
+use pomarium_kernel::snapshot::{GroupMemory, LengthMix, PoolMemory};
 use pomarium_kernel::time::Timestamp;
 
-use crate::{group, pool};
+use crate::{group, limits, pool};
 
 fn read(time: Option<&String>) -> Option<Timestamp> {
     time.and_then(|text| Timestamp::parse(text))
@@ -15,11 +15,20 @@ fn write(time: Option<Timestamp>) -> Option<String> {
     time.map(|time| time.to_string())
 }
 
+/// All of them or none: a mix of which a part is missing is another mix.
+fn lengths(texts: &[String]) -> Option<LengthMix> {
+    let class = |text: &String| {
+        let (prompt, output) = text.split_once('/')?;
+        Some((prompt.parse().ok()?, output.parse().ok()?))
+    };
+    let classes: Vec<(u32, u32)> = texts.iter().map(class).collect::<Option<_>>()?;
+    (!classes.is_empty()).then_some(LengthMix { classes })
+}
+
 impl From<&group::GroupMemory> for GroupMemory {
     fn from(status: &group::GroupMemory) -> Self {
         Self {
             last_requested_at: read(status.last_requested_at.as_ref()),
-            last_released_at: read(status.last_released_at.as_ref()),
         }
     }
 }
@@ -27,13 +36,9 @@ impl From<&group::GroupMemory> for GroupMemory {
 impl group::GroupMemory {
     /// What the next pass will read.
     pub fn new(memory: &GroupMemory, out_of_stock_since: Option<Timestamp>) -> Self {
-        let GroupMemory {
-            last_requested_at,
-            last_released_at,
-        } = *memory;
+        let GroupMemory { last_requested_at } = *memory;
         Self {
             last_requested_at: write(last_requested_at),
-            last_released_at: write(last_released_at),
             out_of_stock_since: write(out_of_stock_since),
         }
     }
@@ -46,7 +51,11 @@ impl From<&pool::PoolMemory> for PoolMemory {
             last_removed: read(status.last_removed.as_ref()),
             surplus_since: read(status.surplus_since.as_ref()),
             missing_objective_since: read(status.missing_objective_since.as_ref()),
+            missing_objective_from: status.missing_objective_from.and_then(|from| from.try_into().ok()),
+            short_since: read(status.short_since.as_ref()),
+            held_since: read(status.held_since.as_ref()),
             target: status.target.and_then(|target| target.try_into().ok()),
+            lengths: lengths(&status.lengths),
         }
     }
 }
@@ -58,14 +67,23 @@ impl From<&PoolMemory> for pool::PoolMemory {
             last_removed,
             surplus_since,
             missing_objective_since,
+            missing_objective_from,
+            short_since,
+            held_since,
             target,
+            ref lengths,
         } = *memory;
+        let classes = lengths.iter().flat_map(|mix| &mix.classes).take(limits::LENGTHS);
         Self {
             last_added: write(last_added),
             last_removed: write(last_removed),
             surplus_since: write(surplus_since),
             missing_objective_since: write(missing_objective_since),
+            missing_objective_from: missing_objective_from.and_then(|from| from.try_into().ok()),
+            short_since: write(short_since),
+            held_since: write(held_since),
             target: target.and_then(|target| target.try_into().ok()),
+            lengths: classes.map(|(prompt, output)| format!("{prompt}/{output}")).collect(),
         }
     }
 }

@@ -59,6 +59,11 @@ pub fn pool(object: &ServerPool, seen: PoolSeen) -> Result<Pool, Problem> {
             .collect::<Result<_, _>>()?,
         revision: revision(spec),
         namespace_at: seen.namespace_at,
+        routable_at: spec
+            .routing
+            .as_ref()
+            .and_then(|routing| routing.http_route.as_ref())
+            .map(|_| seen.local_sites),
         demand: seen.demand,
         measured: seen.measured,
         running: seen.running,
@@ -186,6 +191,16 @@ fn drain(drain: Option<&pool::DrainSpec>) -> Result<DrainPolicy, Problem> {
     })
 }
 
+/// More sequences at once than any engine on one machine runs. The work of the capacity model grows with it.
+const MAX_BATCH: u32 = 1_024;
+
+fn bounded(path: &str, number: u32, most: u32) -> Result<u32, Problem> {
+    if number <= most {
+        return Ok(number);
+    }
+    Err(invalid(path, number, format_args!("a whole number from 1 to {most}")))
+}
+
 fn performance(path: &str, figures: &pool::Performance) -> Result<MeasuredPerformance, Problem> {
     let at = |field: &str| format!("{path}.{field}");
     let ms =
@@ -202,7 +217,9 @@ fn performance(path: &str, figures: &pool::Performance) -> Result<MeasuredPerfor
             .kv_tokens
             .map(|tokens| positive_i64(&at("kvTokens"), tokens))
             .transpose()?,
-        max_batch: number("maxBatch", figures.max_batch)?,
+        max_batch: number("maxBatch", figures.max_batch)?
+            .map(|batch| bounded(&at("maxBatch"), batch, MAX_BATCH))
+            .transpose()?,
         prefill_chunk: number("prefillChunk", figures.prefill_chunk)?,
         load_time: figures.load_time.map(Into::into),
     })

@@ -7,27 +7,31 @@ use pomarium_kernel::reason::Problem;
 use pomarium_kernel::snapshot::{Contact, Energy, Maintenance, Ownership, Site, Trust, Use};
 use pomarium_kernel::units::Money;
 
-use super::{invalid, money, number, paused};
+use super::{Reading, invalid, money, number, paused};
 use crate::site::{self, ServerSite};
 
 /// The site, with its defaults filled in.
 pub fn site(object: &ServerSite, contact: Contact) -> Result<Site, Problem> {
-    let spec = &object.spec;
-    let connection = &spec.connection;
-    if connection.local.is_some() == connection.kubeconfig_secret_ref.is_some() {
-        let found = if connection.local.is_some() { "both" } else { "none" };
-        return Err(invalid(
-            "spec.connection",
-            found,
-            "exactly one of local and kubeconfigSecretRef",
-        ));
+    let site = site_as_known(object, contact);
+    match site.problem {
+        None => Ok(site),
+        Some(problem) => Err(problem),
     }
+}
+
+/// The site as far as its spec can be used. `problem` says what cannot; nothing is done at such a site, but what runs
+/// there counts.
+pub fn site_as_known(object: &ServerSite, contact: Contact) -> Site {
+    let spec = &object.spec;
+    let mut reading = Reading::default();
+    reading.or(connection(spec), ());
+    let energy = reading.or(spec.energy.as_ref().map_or(Ok(FREE), energy), FREE);
     let ownership = match spec.ownership {
         site::Ownership::Owned => Ownership::Owned,
         site::Ownership::Managed => Ownership::Managed,
         site::Ownership::Hosted => Ownership::Hosted,
     };
-    Ok(Site {
+    Site {
         ownership,
         residency: jurisdictions(&spec.residency),
         trust: spec.trust.map_or(Trust::None, trust),
@@ -37,15 +41,29 @@ pub fn site(object: &ServerSite, contact: Contact) -> Result<Site, Problem> {
             }
             (Some(site::PermittedUse::DevelopmentOnly), _) | (None, Ownership::Hosted) => Use::DevelopmentOnly,
         },
-        energy: spec.energy.as_ref().map_or(Ok(FREE), energy)?,
+        energy,
         maintenance: match spec.maintenance.unwrap_or_default() {
             site::Maintenance::Active => Maintenance::Active,
             site::Maintenance::Cordoned => Maintenance::Cordoned,
             site::Maintenance::Draining => Maintenance::Draining,
         },
         contact,
+        problem: reading.problem,
         paused: paused(object),
-    })
+    }
+}
+
+fn connection(spec: &site::ServerSiteSpec) -> Result<(), Problem> {
+    let connection = &spec.connection;
+    if connection.local.is_some() == connection.kubeconfig_secret_ref.is_some() {
+        let found = if connection.local.is_some() { "both" } else { "none" };
+        return Err(invalid(
+            "spec.connection",
+            found,
+            "exactly one of local and kubeconfigSecretRef",
+        ));
+    }
+    Ok(())
 }
 
 const FREE: Energy = Energy {

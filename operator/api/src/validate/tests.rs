@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use pomarium_kernel::reason::{Problem, Reason};
 use pomarium_kernel::snapshot::{
-    Contact, Demand, Group, Inventory, Metric, OnDeadline, Ownership, Pool, PoolMemory, Site, Survive, Trust, Use,
+    Contact, Demand, Group, Inventory, LengthMix, Metric, OnDeadline, Ownership, Pool, PoolMemory, Site, Survive,
+    Trust, Use,
 };
 use pomarium_kernel::time::{Span, Timestamp};
 use pomarium_kernel::units::Money;
@@ -61,6 +62,7 @@ fn read_group(more: &str, now: &str) -> Result<Group, Problem> {
 fn seen() -> PoolSeen {
     PoolSeen {
         namespace_at: BTreeSet::new(),
+        local_sites: BTreeSet::new(),
         demand: Demand::Unknown {
             since: Timestamp::default(),
             problem: Problem::new(Reason::Starting, "starting"),
@@ -281,13 +283,25 @@ fn memory_survives_the_status() {
         last_removed: None,
         surplus_since: at(1_700_000_000_123),
         missing_objective_since: at(3),
+        missing_objective_from: Some(2),
+        short_since: at(7),
+        held_since: None,
         target: Some(4),
+        lengths: Some(LengthMix {
+            classes: vec![(20, 300), (4_000, 12)],
+        }),
     };
-    assert_eq!(PoolMemory::from(&crate::pool::PoolMemory::from(&memory)), memory);
+    let mut status = crate::pool::PoolMemory::from(&memory);
+    assert_eq!(PoolMemory::from(&status), memory);
+    status.lengths.push("many".to_owned());
+    assert_eq!(
+        PoolMemory::from(&status).lengths,
+        None,
+        "a part of a mix is another mix"
+    );
 
     let memory = pomarium_kernel::snapshot::GroupMemory {
         last_requested_at: at(5),
-        last_released_at: None,
     };
     let status = GroupMemory::new(&memory, at(6));
     assert_eq!(pomarium_kernel::snapshot::GroupMemory::from(&status), memory);

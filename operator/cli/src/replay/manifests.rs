@@ -13,7 +13,7 @@ use pomarium_api::group::ServerGroup;
 use pomarium_api::pool::ServerPool;
 use pomarium_api::site::ServerSite;
 use pomarium_api::validate::{self, Currency, GroupSeen, PoolSeen};
-use pomarium_kernel::names::PoolId;
+use pomarium_kernel::names::{PoolId, SiteName};
 use pomarium_kernel::reason::{Problem, Reason};
 use pomarium_kernel::snapshot::{Contact, Demand, Inventory, Snapshot};
 use pomarium_kernel::time::Timestamp;
@@ -195,9 +195,15 @@ impl Documents {
                 .map_err(|problem| refused(at, "ServerGroup", name, &problem))?;
             snapshot.groups.insert(name.as_str().into(), group);
         }
+        let local = self
+            .sites
+            .iter()
+            .filter(|(_, (_, site))| site.spec.connection.local.is_some());
+        let local_sites: BTreeSet<SiteName> = local.map(|(name, _)| name.as_str().into()).collect();
         for (id, (at, pool)) in &self.pools {
             let seen = PoolSeen {
                 namespace_at: snapshot.sites.keys().cloned().collect::<BTreeSet<_>>(),
+                local_sites: local_sites.clone(),
                 demand: Demand::Unknown {
                     since: now,
                     problem: Problem::new(Reason::Starting, "the replay has not begun"),

@@ -40,8 +40,10 @@ pub(super) async fn empty(
 async fn is_free(member: &Member, server: &ServerName) -> Result<(), Outcome> {
     let refuse = |why: &str| Err(Outcome::Refused(format!("server {server}: {why}")));
     let nodes: Api<Node> = Api::all(member.read.clone());
+    let mut answers = false;
     match call(nodes.get(server.as_str())).await {
         Ok(node) => {
+            answers = is_ready(&node);
             if node.annotations().contains_key(labels::HOLD) {
                 return refuse("people asked to leave it alone");
             }
@@ -65,12 +67,22 @@ async fn is_free(member: &Member, server: &ServerName) -> Result<(), Outcome> {
         .labels(labels::POOL);
     let runs = call(pods.list(&on_it)).await?.items.into_iter().find(|pod| {
         let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-        !matches!(phase, Some("Succeeded" | "Failed"))
+        // On a machine that does not answer nobody ends a Pod that was deleted: it stays as long as its Node.
+        let left_behind = !answers && pod.metadata.deletion_timestamp.is_some();
+        !matches!(phase, Some("Succeeded" | "Failed")) && !left_behind
     });
     match runs {
         Some(pod) => refuse(&format!("{} still runs there", pod.name_any())),
         None => Ok(()),
     }
+}
+
+fn is_ready(node: &Node) -> bool {
+    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
+    conditions
+        .into_iter()
+        .flatten()
+        .any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
 /// What a provider's answer comes to.

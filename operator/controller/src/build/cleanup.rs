@@ -13,7 +13,7 @@ use pomarium_kernel::snapshot::Contact;
 
 use super::{budget, has_finalizer, pod::uid_of};
 use crate::effect::{Effect, Object};
-use crate::world::{ProviderState, SiteSeen, World};
+use crate::world::{PodSeen, ProviderState, SiteSeen, World};
 
 pub(super) fn cleanup(world: &World) -> Vec<Effect> {
     let mut effects = Vec::new();
@@ -65,11 +65,19 @@ fn pool_leftovers(world: &World, id: &PoolId, pool: &Arc<ServerPool>) -> Vec<Eff
     effects
 }
 
-/// Nothing of it costs money any more. Machines that simply exist are nobody's to give back.
+/// Nothing runs there and nothing of it costs money any more. Machines that simply exist are nobody's to give back.
 fn group_is_empty(world: &World, name: &GroupName) -> bool {
     let Some(group) = world.groups.get(name) else {
         return false;
     };
+    if let Some(site) = world.sites.get(group.spec.site_ref.name.as_str()) {
+        let of_group = |pod: &PodSeen| pod.labels.get(labels::GROUP).is_some_and(|of| of == name.as_str());
+        let runs = site.pods.values().any(|pod| of_group(pod) && !pod.has_ended());
+        // What ran at a site that does not answer may run still.
+        if runs || site.contact != Contact::Reachable {
+            return false;
+        }
+    }
     if group.spec.provider.r#static.is_some() {
         return true;
     }

@@ -7,8 +7,8 @@ use pomarium_api::limits;
 use pomarium_api::plan::{PlannedAction, ServerPlan, ServerPlanSpec, Subject, SubjectKind};
 use pomarium_api::pool::RejectedAlternative;
 use pomarium_kernel::names::GroupName;
-use pomarium_kernel::plan::{Action, Decision, Plan, Rejected};
-use pomarium_kernel::snapshot::{Mode, Snapshot};
+use pomarium_kernel::plan::{Action, Decision, Plan, Rejected, Verdict};
+use pomarium_kernel::snapshot::Snapshot;
 use pomarium_kernel::time::{Span, Timestamp};
 use pomarium_kernel::units::Money;
 
@@ -19,15 +19,16 @@ use crate::effect::Effect;
 /// Proposals expire at the second midnight, UTC: the same proposal made again on the same day is the same object.
 const DAY: Span = Span::from_hours(24);
 
-/// One plan per group that may not act by itself and would.
+/// One plan per group of which servers would be asked for or given back, if people agreed.
 pub(super) fn proposals(plan: &Plan, snapshot: &Snapshot, context: &Context<'_>) -> Vec<Effect> {
     let mut by_group: BTreeMap<&GroupName, Vec<&Decision>> = BTreeMap::new();
-    for decision in &plan.decisions {
+    for decision in plan
+        .decisions
+        .iter()
+        .filter(|decision| decision.verdict == Verdict::Propose)
+    {
         if let Action::RequestServer { group, .. } | Action::ReleaseServer { group, .. } = &decision.action {
-            let asked = snapshot.groups.get(group).is_some_and(|seen| seen.mode != Mode::Auto);
-            if asked {
-                by_group.entry(group).or_default().push(decision);
-            }
+            by_group.entry(group).or_default().push(decision);
         }
     }
     by_group

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use pomarium_kernel::names::ReplicaId;
 use pomarium_kernel::planning;
 use pomarium_kernel::time::Span;
 use serde_json::json;
@@ -10,11 +11,12 @@ use super::*;
 use crate::fixture::{NOW, chat, context, edit_node, edit_pod, play, pool, read, snapshot, world};
 use crate::world::TaintSeen;
 
-fn plan_of(actions: &[(Action, Reason)]) -> Plan {
+fn plan_of(actions: &[(Action, Reason)], verdict: Verdict) -> Plan {
     let decision = |(action, reason): &(Action, Reason)| Decision {
         action: action.clone(),
         reason: *reason,
         message: String::new(),
+        verdict,
         rejected: Vec::new(),
     };
     Plan {
@@ -24,7 +26,7 @@ fn plan_of(actions: &[(Action, Reason)]) -> Plan {
 }
 
 fn built(world: &World, actions: &[(Action, Reason)]) -> Vec<Effect> {
-    effects(&plan_of(actions), &snapshot(world), world, &context())
+    effects(&plan_of(actions, Verdict::Act), &snapshot(world), world, &context())
 }
 
 fn names(effects: &[Effect]) -> Vec<&'static str> {
@@ -117,7 +119,7 @@ fn what_is_not_there_any_more_is_left_out() {
 fn drain(step: DrainStep, deadline: Span) -> (Action, Reason) {
     let action = Action::DrainReplica {
         pool: chat(),
-        replica: FIRST.into(),
+        replica: ReplicaId::new("home", FIRST),
         step,
         deadline: NOW + deadline,
     };
@@ -156,7 +158,7 @@ fn a_drain_keeps_its_start_and_reason_and_its_deadline_only_comes_nearer() {
         now: NOW + Span::from_minutes(1),
         ..context()
     };
-    let plan = plan_of(&[drain(DrainStep::Quiesce, Span::from_minutes(20))]);
+    let plan = plan_of(&[drain(DrainStep::Quiesce, Span::from_minutes(20))], Verdict::Act);
     let (_, quiesce) = recorded(&effects(&plan, &snapshot(&world), &world, &later));
     assert_eq!(
         quiesce,
@@ -169,7 +171,7 @@ fn a_drain_keeps_its_start_and_reason_and_its_deadline_only_comes_nearer() {
 
     let open = Action::OpenReplica {
         pool: chat(),
-        replica: FIRST.into(),
+        replica: ReplicaId::new("home", FIRST),
     };
     let reopened = built(&world, &[(open.clone(), Reason::DrainCancelled)]);
     assert_eq!(recorded(&reopened), (true, None));
@@ -186,7 +188,7 @@ fn a_pod_says_goodbye_as_its_state_and_the_reason_demand() {
     let remove = |world: &World, cut, reason| {
         let action = Action::RemoveReplica {
             pool: chat(),
-            replica: FIRST.into(),
+            replica: ReplicaId::new("home", FIRST),
             uid: format!("uid-{FIRST}"),
             cut,
         };
@@ -212,7 +214,7 @@ fn a_pod_says_goodbye_as_its_state_and_the_reason_demand() {
     }
     let other_uid = Action::RemoveReplica {
         pool: chat(),
-        replica: FIRST.into(),
+        replica: ReplicaId::new("home", FIRST),
         uid: "another".to_owned(),
         cut: 0,
     };
@@ -285,14 +287,22 @@ fn where_people_want_to_be_asked_money_is_only_proposed() {
         group: "hosted".into(),
         server: "hosted-0".into(),
     };
-    let effects = built(&world, &[(action.clone(), Reason::ServersNeeded)]);
+    let proposed = || {
+        let plan = plan_of(&[(action.clone(), Reason::ServersNeeded)], Verdict::Propose);
+        effects(&plan, &snapshot(&world), &world, &context())
+    };
+    let effects = proposed();
     let [Effect::Propose(plan)] = effects.as_slice() else {
         panic!("one proposal, not {effects:?}")
     };
     assert_eq!(plan.spec.hourly_change, "1.97 USD");
     assert_eq!(plan.metadata.namespace.as_deref(), Some("pomarium-system"));
-    let again = built(&world, &[(action, Reason::ServersNeeded)]);
-    assert_eq!(again, effects, "the same proposal is the same object");
+    assert_eq!(proposed(), effects, "the same proposal is the same object");
+    assert_eq!(
+        built(&world, &[(action.clone(), Reason::ServersNeeded)]),
+        [],
+        "whatever the plan says, the group's mode is the last word"
+    );
 }
 
 #[test]
@@ -338,8 +348,7 @@ fn a_site_is_let_go_when_nothing_is_there_and_silence_is_not_nothing() {
     };
     assert_eq!(leave(&world), Vec::<&str>::new(), "it may still have Pods");
     // Nobody could ever delete a site whose kubeconfig is refused.
-    world.sites.get_mut("away").unwrap().problem =
-        Some(pomarium_kernel::reason::Problem::new(Reason::CredentialRejected, ""));
+    world.sites.get_mut("away").unwrap().problem = Some(Problem::new(Reason::CredentialRejected, ""));
     assert_eq!(leave(&world), ["RemoveFinalizer"]);
 }
 
@@ -398,4 +407,17 @@ fn a_crash_after_any_effect_leads_to_the_same_world() {
             );
         }
     }
+}
+
+#[test]
+fn a_deleted_group_keeps_its_finalizer_until_nothing_runs_there() {
+    let mut world = running();
+    let leaving = Arc::make_mut(world.groups.get_mut("owned").unwrap());
+    leaving.metadata.deletion_timestamp = Some(serde_json::from_value(json!("2027-01-15T08:00:00Z")).unwrap());
+    let gone = Effect::RemoveFinalizer(Object::Group("owned".into()));
+    assert!(!built(&world, &[]).contains(&gone), "its replicas serve");
+    for site in world.sites.values_mut() {
+        site.pods = Arc::default();
+    }
+    assert!(built(&world, &[]).contains(&gone));
 }

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use pomarium_api::labels;
 use pomarium_kernel::lifecycle::{Drain, ReplicaFacts, replica_state};
-use pomarium_kernel::names::{GroupName, PoolId, ReplicaName, Revision, ServerName, SiteName};
+use pomarium_kernel::names::{GroupName, PoolId, ReplicaId, Revision, ServerName, SiteName};
 use pomarium_kernel::snapshot::{Group, Load, Replica};
+use pomarium_kernel::time::Timestamp;
 use tracing::warn;
 
-use crate::world::{PodSeen, Readiness, SiteSeen, World};
+use crate::world::{Measurement, PodSeen, Readiness, SiteSeen, World};
 
 /// The pool that a Pod belongs to by its labels; `None` if another hub made it.
 pub(super) fn pool_of(world: &World, pod: &PodSeen) -> Option<PoolId> {
@@ -24,14 +25,14 @@ pub(super) fn pool_of(world: &World, pod: &PodSeen) -> Option<PoolId> {
 pub(super) fn by_pool(
     world: &World,
     groups: &BTreeMap<GroupName, Group>,
-) -> BTreeMap<PoolId, BTreeMap<ReplicaName, Replica>> {
+) -> BTreeMap<PoolId, BTreeMap<ReplicaId, Replica>> {
     let mut group_at: BTreeMap<(&SiteName, &ServerName), &GroupName> = BTreeMap::new();
     for (name, group) in groups {
         for server in group.inventory.servers().keys() {
             group_at.entry((&group.site, server)).or_insert(name);
         }
     }
-    let mut replicas: BTreeMap<PoolId, BTreeMap<ReplicaName, Replica>> = BTreeMap::new();
+    let mut replicas: BTreeMap<PoolId, BTreeMap<ReplicaId, Replica>> = BTreeMap::new();
     for (site, seen) in &world.sites {
         for pod in seen.pods.values() {
             let (Some(pool), Some(server)) = (pool_of(world, pod), pod.node.as_ref().or(pod.server.as_ref())) else {
@@ -46,16 +47,10 @@ pub(super) fn by_pool(
                 // Its server is in no group any more, and the cluster will collect it.
                 continue;
             };
-            let load = world
-                .measurements
-                .get(&pool)
-                .and_then(|measurement| measurement.loads.get(&pod.uid).copied())
-                .unwrap_or(Load::Unknown);
-            let replica = replica(site, seen, pod, group, server.clone(), load);
-            replicas
-                .entry(pool)
-                .or_default()
-                .insert(ReplicaName::new(pod.name.clone()), replica);
+            let measurement = world.measurements.get(&pool).map(AsRef::as_ref);
+            let replica = replica(site, seen, pod, group, server.clone(), measurement);
+            let id = ReplicaId::new(site.clone(), pod.name.clone());
+            replicas.entry(pool).or_default().insert(id, replica);
         }
     }
     replicas
@@ -67,33 +62,44 @@ fn replica(
     pod: &PodSeen,
     group: GroupName,
     server: ServerName,
-    load: Load,
+    measurement: Option<&Measurement>,
 ) -> Replica {
     let serving = pod.labels.get(labels::SERVING).is_some_and(|value| value == "true");
-    let node_down = pod
-        .node
-        .as_ref()
-        .is_some_and(|node| seen.nodes.get(node).is_none_or(|node| node.ready != Readiness::True));
-    let facts = ReplicaFacts {
+    let (state, since) = replica_state(&ReplicaFacts {
+        created: pod.created,
         ended: pod.has_ended(),
-        deleted: pod.deletion.is_some(),
+        deleted: pod.deletion,
         bound: pod.node.is_some(),
         ready: pod.ready,
+        ready_since: pod.ready_since,
         // Only a replica that was ready is ever opened or drained.
         was_ready: serving || pod.drain.is_some(),
-        node_down,
-    };
+        node_down: pod.node.as_ref().and_then(|node| down_since(seen, pod, node)),
+    });
+    let load = measurement.and_then(|measurement| measurement.loads.get(&pod.uid).copied());
     Replica {
         uid: pod.uid.clone(),
         site: site.clone(),
         group,
         server,
         revision: Revision::new(pod.labels.get(labels::REVISION).cloned().unwrap_or_default()),
-        state: replica_state(&facts),
+        state,
+        since,
         serving,
         drain: pod.drain.as_deref().and_then(|text| drain(pod, text)),
-        load,
+        load: load.unwrap_or(Load::Unknown),
+        silent_since: measurement.and_then(|measurement| measurement.silent.get(&pod.uid).copied()),
         created: pod.created,
+    }
+}
+
+/// Since when the Node that a Pod runs on is not Ready.
+fn down_since(seen: &SiteSeen, pod: &PodSeen, node: &ServerName) -> Option<Timestamp> {
+    match seen.nodes.get(node) {
+        Some(node) if node.ready == Readiness::True => None,
+        Some(node) => Some(node.ready_since.unwrap_or(node.created)),
+        // Its Node does not exist any more, and nobody wrote down since when.
+        None => Some(pod.ready_since.unwrap_or(pod.created)),
     }
 }
 

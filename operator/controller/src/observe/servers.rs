@@ -4,12 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use pomarium_api::group::ServerGroup;
 use pomarium_api::labels;
-use pomarium_kernel::lifecycle::{NodeFacts, ProviderFacts, ProviderState as KernelState, ServerFacts, server_state};
+use pomarium_kernel::lifecycle::{
+    NodeFacts, NodeHealth, ProviderFacts, ProviderState as KernelState, ServerFacts, ServerState, server_state,
+};
 use pomarium_kernel::names::{GroupName, PoolId, ServerName, SiteName};
 use pomarium_kernel::reason::{Problem, Reason};
 use pomarium_kernel::snapshot::{Contact, Inventory, Lease, Server, Site, Snapshot, Trust};
 use pomarium_kernel::time::{Span, Timestamp};
 
+use super::nodes::OwnNode;
 use super::replicas::pool_of;
 use crate::build::tolerates;
 use crate::world::{NodeSeen, ProviderAnswer, ProviderServer, ProviderState, Readiness, SiteSeen, World};
@@ -26,27 +29,23 @@ const LIST_AGE: Span = Span::from_minutes(5);
 /// Taints that the cluster itself puts on Nodes: conditions, not anybody's wish.
 const CONDITIONS: [&str; 2] = ["node.kubernetes.io/", "node.cloudprovider.kubernetes.io/"];
 
-/// All servers of `group`, or why its site makes it unusable.
+/// Why a group is of no use: its site.
+pub(super) fn unusable_site(site: &str, why: &str) -> Problem {
+    let message = format!("spec.siteRef.name is {site:?}; the ServerSite of this name {why}");
+    Problem::new(Reason::ReferenceMissing, message)
+}
+
+/// All servers of a group at `site`, whose Nodes are `nodes`.
 pub(super) fn inventory(
     world: &World,
     name: &GroupName,
     object: &ServerGroup,
-    sites: &BTreeMap<SiteName, Site>,
+    (seen, site): (&SiteSeen, &Site),
+    nodes: &BTreeMap<&ServerName, OwnNode<'_>>,
     now: Timestamp,
-) -> Result<Inventory, Problem> {
-    let site_name = &object.spec.site_ref.name;
-    let (Some(seen), Some(site)) = (world.sites.get(site_name.as_str()), sites.get(site_name.as_str())) else {
-        let exists = world.sites.contains_key(site_name.as_str());
-        let why = if exists {
-            "cannot be used as it is"
-        } else {
-            "does not exist"
-        };
-        let message = format!("spec.siteRef.name is {site_name:?}; the ServerSite of this name {why}");
-        return Err(Problem::new(Reason::ReferenceMissing, message));
-    };
+) -> Inventory {
     let answer = world.inventories.get(name).map(AsRef::as_ref);
-    let listing = Listing::of(object, answer, &seen.contact, now);
+    let listing = Listing::of(object, answer, world.started, &seen.contact, now);
     let lead_time = object
         .spec
         .lead_time
@@ -60,13 +59,19 @@ pub(super) fn inventory(
         .as_ref()
         .is_some_and(|provider| provider.power.unwrap_or_default() == pomarium_api::group::PowerControl::None);
 
-    let nodes = nodes_of(name, object, seen);
     let mut listed: BTreeMap<ServerName, ProviderServer> =
         answer.map(|answer| answer.servers.clone()).unwrap_or_default();
-    add_ordered(name, answer, &nodes, &mut listed);
+    let missing = match answer {
+        Some(answer) if answer.listed_at.is_some() => ordered(answer, nodes.len() + listed.len()),
+        _ => remembered(world, object),
+    };
+    if let Some((count, requested_at)) = missing {
+        add_coming(name, count, requested_at, nodes, &mut listed);
+    }
     let names: BTreeSet<&ServerName> = nodes.keys().copied().chain(listed.keys()).collect();
     let server = |name: &ServerName| {
-        let (node, entry) = (nodes.get(name).copied(), listed.get(name));
+        let own = nodes.get(name);
+        let (node, entry) = (own.map(|own| own.node), listed.get(name));
         let facts = ServerFacts {
             provider: entry.map(provider_facts),
             provider_known: listing.since.is_none(),
@@ -79,8 +84,9 @@ pub(super) fn inventory(
         let server = Server {
             state,
             since,
+            node: NodeHealth::of(facts.node.as_ref()),
             lease: entry.and_then(lease),
-            cordoned: node.is_some_and(is_cordoned),
+            cordoned: own.is_some_and(|own| own.stray || is_cordoned(own.node)),
             held: node.is_some_and(|node| node.annotations.get(labels::HOLD).is_some_and(|value| value != "false")),
             // Evidence on Nodes is not checked yet: nothing counts as attested without it.
             proven: site.trust.min(Trust::Verified),
@@ -88,10 +94,10 @@ pub(super) fn inventory(
         (name.clone(), server)
     };
     let servers = names.into_iter().map(server).collect();
-    Ok(match listing.since {
+    match listing.since {
         None => Inventory::Known(servers),
         Some(since) => Inventory::Unknown { last: servers, since },
-    })
+    }
 }
 
 /// Whether the list of a group's servers is complete and current.
@@ -101,7 +107,13 @@ struct Listing {
 }
 
 impl Listing {
-    fn of(object: &ServerGroup, answer: Option<&ProviderAnswer>, contact: &Contact, now: Timestamp) -> Self {
+    fn of(
+        object: &ServerGroup,
+        answer: Option<&ProviderAnswer>,
+        started: Timestamp,
+        contact: &Contact,
+        now: Timestamp,
+    ) -> Self {
         let by_site = match contact {
             Contact::Reachable => None,
             Contact::Lost { since, .. } => Some(*since),
@@ -115,7 +127,7 @@ impl Listing {
                     problem,
                     ..
                 }) => (problem.is_some() || now.since(*at) > LIST_AGE).then_some(*at),
-                _ => Some(now),
+                _ => Some(started),
             }
         };
         Self {
@@ -127,57 +139,44 @@ impl Listing {
     }
 }
 
-/// The Nodes of a group.
-pub(super) fn nodes_of<'a>(
-    name: &GroupName,
-    object: &ServerGroup,
-    seen: &'a SiteSeen,
-) -> BTreeMap<&'a ServerName, &'a NodeSeen> {
-    let selector = object
-        .spec
-        .node_selector
-        .as_ref()
-        .map(|selector| &selector.match_labels);
-    let belongs = |node: &NodeSeen| match selector {
-        Some(wanted) if !wanted.is_empty() => wanted.iter().all(|(key, value)| node.labels.get(key) == Some(value)),
-        _ => node
-            .labels
-            .get(labels::GROUP)
-            .is_some_and(|label| label == name.as_str()),
-    };
-    let node =
-        |(name, node): (&'a ServerName, &'a std::sync::Arc<NodeSeen>)| belongs(node).then_some((name, node.as_ref()));
-    seen.nodes.iter().filter_map(node).collect()
+/// How many servers a provider that only knows a size was asked for and that are not there yet, and when.
+fn ordered(answer: &ProviderAnswer, there: usize) -> Option<(usize, Timestamp)> {
+    let size = usize::try_from(answer.size?).unwrap_or(usize::MAX);
+    Some((size.saturating_sub(there), answer.listed_at?))
 }
 
-/// Adds an entry for every server that a provider which only knows a size was asked for and that has no Node yet.
-fn add_ordered(
+/// How many servers were on their way when the last pass wrote the status. A provider that has not answered since this
+/// process began is not believed to have none: they are paid, and would be bought again.
+fn remembered(world: &World, object: &ServerGroup) -> Option<(usize, Timestamp)> {
+    let status = object.status.as_ref()?;
+    let coming = ServerState::ALL.into_iter().filter(|state| state.is_coming());
+    let by_state = &status.servers.as_ref()?.by_state;
+    let count: i32 = coming.filter_map(|state| by_state.get(state.as_str())).sum();
+    let requested_at = status
+        .memory
+        .as_ref()
+        .and_then(|memory| memory.last_requested_at.as_deref());
+    let requested_at = requested_at.and_then(Timestamp::parse).unwrap_or(world.started);
+    Some((usize::try_from(count).unwrap_or_default(), requested_at))
+}
+
+/// Adds an entry for each of `count` servers that are on their way, under the names that the plan would give them.
+fn add_coming(
     group: &GroupName,
-    answer: Option<&ProviderAnswer>,
-    nodes: &BTreeMap<&ServerName, &NodeSeen>,
+    count: usize,
+    requested_at: Timestamp,
+    nodes: &BTreeMap<&ServerName, OwnNode<'_>>,
     listed: &mut BTreeMap<ServerName, ProviderServer>,
 ) {
-    let Some(ProviderAnswer {
-        size: Some(size),
-        listed_at: Some(at),
-        ..
-    }) = answer
-    else {
-        return;
-    };
-    let mut missing = (*size as usize).saturating_sub(nodes.len() + listed.len());
-    for ordinal in 0.. {
-        if missing == 0 {
-            break;
-        }
-        let name = ServerName::new(format!("{group}-{ordinal}"));
-        if nodes.contains_key(&name) || listed.contains_key(&name) {
-            continue;
-        }
-        missing -= 1;
+    let names: Vec<ServerName> = (0u32..)
+        .map(|ordinal| ServerName::new(format!("{group}-{ordinal}")))
+        .filter(|name| !nodes.contains_key(name) && !listed.contains_key(name))
+        .take(count)
+        .collect();
+    for name in names {
         let entry = ProviderServer {
             state: ProviderState::Provisioning,
-            requested_at: *at,
+            requested_at,
             ready_at: None,
             lease_start: None,
             minimum_until: None,
@@ -204,7 +203,7 @@ fn provider_facts(entry: &ProviderServer) -> ProviderFacts {
 
 fn node_facts(node: &NodeSeen) -> NodeFacts {
     NodeFacts {
-        ready: node.ready == Readiness::True && !node.deleting,
+        ready: node.ready == Readiness::True,
         ready_since: node.ready_since.unwrap_or(node.created),
     }
 }
@@ -226,15 +225,15 @@ fn lease(entry: &ProviderServer) -> Option<Lease> {
     })
 }
 
-/// People do not want work here: a cordon, or a taint that replicas do not tolerate and that is neither
-/// ours nor a condition's.
+/// People do not want work here: a cordon, a Node that is being deleted, or a taint that replicas do not tolerate and that
+/// is neither ours nor a condition's.
 fn is_cordoned(node: &NodeSeen) -> bool {
     let foreign = |taint: &crate::world::TaintSeen| {
         !tolerates(taint)
             && taint.key != labels::DRAINING_TAINT
             && !CONDITIONS.iter().any(|prefix| taint.key.starts_with(prefix))
     };
-    node.unschedulable || node.taints.iter().any(foreign)
+    node.unschedulable || node.deleting || node.taints.iter().any(foreign)
 }
 
 /// Holds every server that runs a Pod of a pool which is not in the snapshot: an invalid pool's replicas, or those of

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use pomarium_api::labels;
 use pomarium_kernel::lifecycle::{ReplicaState, ServerState};
-use pomarium_kernel::names::{GroupName, ReplicaName, ServerName};
+use pomarium_kernel::names::{GroupName, ReplicaId, ServerName};
 use pomarium_kernel::snapshot::{Contact, Inventory, Load, Server};
 use pomarium_kernel::time::Span;
 use serde_json::{Value, json};
@@ -69,6 +69,7 @@ fn pod(name: &str, server: &str) -> PodSeen {
         drain: None,
         phase: "Running".to_owned(),
         ready: true,
+        ready_since: Some(NOW - Span::from_minutes(29)),
         ip: None,
         port: None,
         created: NOW - Span::from_minutes(30),
@@ -116,7 +117,7 @@ fn servers(observed: &Observed) -> BTreeMap<String, Server> {
 }
 
 fn replica(observed: &Observed, name: &str) -> pomarium_kernel::snapshot::Replica {
-    observed.snapshot.pools[&PoolId::new("assistants", "chat")].running[&ReplicaName::from(name)].clone()
+    observed.snapshot.pools[&PoolId::new("assistants", "chat")].running[&ReplicaId::new("home", name)].clone()
 }
 
 #[test]
@@ -460,6 +461,97 @@ fn a_group_without_its_site_and_an_object_in_another_currency_are_left_out_with_
             "{problem:?}"
         );
     }
-    assert_eq!(observed.snapshot.groups.len(), 1);
+    let usable = |group: &pomarium_kernel::snapshot::Group| group.problem.is_none();
+    assert_eq!(
+        observed.snapshot.groups.values().filter(|group| usable(group)).count(),
+        1
+    );
     assert_eq!(observed.snapshot.pools.len(), 1);
+}
+
+#[test]
+fn pods_of_equal_names_at_two_sites_are_two_replicas() {
+    let mut world = world(vec![node("a")], vec![pod("p", "a")]);
+    let mut away = world.sites["home"].clone();
+    let mut object = (*away.object).clone();
+    object.metadata.name = Some("away".to_owned());
+    away.object = Arc::new(object);
+    world.sites.insert(SiteName::from("away"), away);
+    let mut there = (*world.groups["macs"]).clone();
+    there.spec.site_ref.name = "away".to_owned();
+    there.spec.node_selector = serde_json::from_value(json!({"matchLabels": {labels::GROUP: "macs"}})).unwrap();
+    world.groups.insert(GroupName::from("macs-away"), Arc::new(there));
+    let observed = observe(&world, NOW);
+    let running = &observed.snapshot.pools[&PoolId::new("assistants", "chat")].running;
+    let sites: Vec<_> = running.values().map(|replica| replica.site.as_str()).collect();
+    assert_eq!(sites, ["away", "home"]);
+}
+
+#[test]
+fn a_broken_group_is_seen_as_far_as_it_can_be_read_and_never_as_nothing() {
+    let breaks: [fn(&mut Value); 2] = [
+        |group| group["spec"]["disruption"] = json!({"windows": [{"schedule": "never", "duration": "1h"}]}),
+        |group| group["spec"]["pricing"]["hourly"] = json!("a lot"),
+    ];
+    for broken in breaks {
+        let mut world = world(vec![node("a")], vec![pod("p", "a")]);
+        let mut object = group("home", &json!({"static": {}}), "USD");
+        broken(&mut object);
+        world.groups.insert(GroupName::from("macs"), read(object));
+        let observed = observe(&world, NOW);
+        let seen = &observed.snapshot.groups["macs"];
+        assert_eq!(seen.problem.as_ref().unwrap().reason, Reason::InvalidSpec);
+        assert!(observed.invalid.groups.contains_key("macs"), "said in the status");
+        assert_eq!((seen.machine.gpu_cores, seen.inventory.servers().len()), (76, 1));
+        assert_eq!(replica(&observed, "p").group.as_str(), "macs");
+    }
+}
+
+#[test]
+fn a_node_of_two_groups_counts_once_and_both_say_so() {
+    let mut world = world(vec![node("a")], vec![]);
+    let mut twin = (*world.groups["macs"]).clone();
+    twin.spec.node_selector = serde_json::from_value(json!({"matchLabels": {labels::GROUP: "macs"}})).unwrap();
+    world.groups.insert(GroupName::from("twin"), Arc::new(twin));
+    let observed = observe(&world, NOW);
+    let groups = &observed.snapshot.groups;
+    let servers: Vec<_> = groups.values().map(|group| group.inventory.servers().len()).collect();
+    assert_eq!(servers, [1, 0]);
+    for group in groups.values() {
+        assert_eq!(group.overlap.as_ref().unwrap().reason, Reason::GroupsOverlap);
+    }
+}
+
+#[test]
+fn a_server_whose_node_is_not_selected_any_more_is_left_and_not_lost() {
+    let mut stray = node("a");
+    stray.labels.clear();
+    let mut there = pod("p", "a");
+    there.labels.insert(labels::GROUP.to_owned(), "macs".to_owned());
+    let observed = observe(&world(vec![stray, node("b")], vec![there]), NOW);
+    let seen: Vec<_> = servers(&observed)
+        .into_iter()
+        .map(|(name, server)| (name, server.state, server.cordoned))
+        .collect();
+    let expected = [("a", ServerState::Ready, true), ("b", ServerState::Ready, false)];
+    assert_eq!(
+        seen,
+        expected.map(|(name, state, cordoned)| (name.to_owned(), state, cordoned))
+    );
+}
+
+#[test]
+fn what_was_on_its_way_before_a_restart_is_remembered_until_the_provider_answers() {
+    let mut world = world(vec![node("macs-0")], vec![]);
+    let mut object = group("home", &json!({"simulated": {}}), "USD");
+    object["status"] = json!({"servers": {"target": 3, "ready": 1, "used": 0, "byState": {"Ready": 1, "Booting": 2}}});
+    world.groups.insert(GroupName::from("macs"), read(object));
+    let observed = observe(&world, NOW);
+    match &observed.snapshot.groups["macs"].inventory {
+        Inventory::Unknown { last, since } => {
+            assert_eq!(*since, world.started, "or it would never be long ago");
+            assert_eq!(last.values().filter(|server| server.state.is_coming()).count(), 2);
+        }
+        Inventory::Known(_) => panic!("nobody has listed them"),
+    }
 }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
 use pomarium_kernel::lifecycle::DrainStep;
-use pomarium_kernel::names::ReplicaName;
-use pomarium_kernel::plan::Decision;
+use pomarium_kernel::names::ReplicaId;
+use pomarium_kernel::plan::{Decision, Verdict};
 use serde_json::json;
 
 use super::*;
@@ -37,6 +37,7 @@ fn routed(world: &World, actions: Vec<Action>) -> Route {
         action,
         reason: Reason::DemandFell,
         message: String::new(),
+        verdict: Verdict::Act,
         rejected: Vec::new(),
     };
     let plan = Plan {
@@ -70,7 +71,7 @@ fn a_weight_is_taken_before_the_fence_and_given_after_the_replica_serves() {
     assert_eq!(weights(&routed(&world, Vec::new())), of_owned(2));
     let drain = Action::DrainReplica {
         pool: chat(),
-        replica: ReplicaName::new("chat-owned-0"),
+        replica: ReplicaId::new("home", "chat-owned-0"),
         step: DrainStep::Fence,
         deadline: NOW,
     };

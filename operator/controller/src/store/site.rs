@@ -147,6 +147,7 @@ impl Projection for Pods {
             })
             .and_then(|port| u16::try_from(port.container_port).ok());
         let conditions = status.conditions.unwrap_or_default();
+        let ready = conditions.iter().find(|condition| condition.type_ == "Ready");
         Ok(PodSeen {
             namespace,
             name,
@@ -157,9 +158,10 @@ impl Projection for Pods {
             node: spec.node_name.map(ServerName::new),
             drain: annotations.remove(labels::DRAIN),
             phase: status.phase.unwrap_or_else(|| "Pending".to_owned()),
-            ready: conditions
-                .iter()
-                .any(|condition| condition.type_ == "Ready" && condition.status == "True"),
+            ready: ready.is_some_and(|ready| ready.status == "True"),
+            ready_since: ready
+                .and_then(|ready| ready.last_transition_time.as_ref())
+                .map(|time| self.clock.to_virtual(time)),
             ip: status.pod_ip.filter(|ip| !ip.is_empty()),
             port,
             created: created(self.clock, metadata.creation_timestamp.as_ref()),

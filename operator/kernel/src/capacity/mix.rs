@@ -101,7 +101,8 @@ impl LengthMix {
             libm::sqrt(
                 self.classes
                     .iter()
-                    .map(|class| f64::from(length(class)).powi(2))
+                    .map(|class| f64::from(length(class)))
+                    .map(|length| length * length)
                     .sum::<f64>()
                     / count,
             )

@@ -84,7 +84,7 @@ impl Extra {
             term *= x / f64::from(stage);
             sum += term;
         }
-        self.probability * sum * (-x).exp()
+        self.probability * sum * libm::exp(-x)
     }
 }
 

@@ -278,8 +278,8 @@ impl<'a> Load<'a> {
 
         let prompts = alone * self.rate + behind;
         let mean = prompts * work / idle;
-        let variance = prompts * work_square / idle.powi(3);
-        let probability = 1.0 - (-prompts / idle).exp();
+        let variance = prompts * work_square / (idle * idle * idle);
+        let probability = 1.0 - libm::exp(-prompts / idle);
         if probability <= 0.0 {
             return Extra::NONE;
         }

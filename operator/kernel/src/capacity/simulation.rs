@@ -132,7 +132,7 @@ pub(super) fn run(
                 if server.under_way.is_none() {
                     server.under_way = server.engine.step().map(|step| (next_arrival + step.duration_ns, step));
                 }
-                arrival += -random.unit().ln() / rate * 1e9;
+                arrival += -libm::log(random.unit()) / rate * 1e9;
             }
         }
     }

@@ -258,7 +258,7 @@ fn a_tail_of_two_waits_is_that_of_their_sum() {
     // A wait that never occurs changes nothing.
     let alone = latency(Extra::sum(wait(0.3, 50.0), wait(0.0, 70.0)));
     assert!((alone.within(100.0).get() - 0.7).abs() < 1e-9);
-    assert!((alone.at(Fraction::new(0.85)) - (100.0 + 50.0 * 2.0_f64.ln())).abs() < 0.01);
+    assert!((alone.at(Fraction::new(0.85)) - (100.0 + 50.0 * std::f64::consts::LN_2)).abs() < 0.01);
 }
 
 proptest! {

@@ -12,6 +12,24 @@ use crate::snapshot::{
 use crate::time::{Span, Timestamp};
 use crate::units::{Fraction, Money, Rate};
 
+fn judge(pool: &Pool) -> Feasibility<'_> {
+    Feasibility::of(pool, Catalogue::builtin(), Timestamp::default())
+}
+
+fn check(pool: &Pool, group: &Group, site: &Site) -> Result<Performance, Problem> {
+    judge(pool).check(group, site)
+}
+
+/// No requests, but these lengths.
+fn seen(lengths: Option<LengthMix>) -> Demand {
+    Demand::Known(Arrivals {
+        rate_1m: Rate::ZERO,
+        rate_5m: Rate::ZERO,
+        lengths,
+        at: Timestamp::default(),
+    })
+}
+
 fn jurisdictions<const N: usize>(names: [&str; N]) -> BTreeSet<Jurisdiction> {
     names.into_iter().map(Jurisdiction::from).collect()
 }
@@ -29,6 +47,7 @@ fn site() -> Site {
         },
         maintenance: Maintenance::Active,
         contact: Contact::Reachable,
+        problem: None,
         paused: false,
     }
 }
@@ -69,7 +88,10 @@ fn group(chip: &str, gpu_cores: u32, memory_gib: u32) -> Group {
         inventory: Inventory::Known(BTreeMap::new()),
         out_of_stock_since: None,
         memory: GroupMemory::default(),
+        problem: None,
+        overlap: None,
         paused: false,
+        deleting: false,
     }
 }
 
@@ -107,10 +129,8 @@ fn pool() -> Pool {
         performance: Vec::new(),
         revision: Revision::from("r1"),
         namespace_at: BTreeSet::from([SiteName::from("home")]),
-        demand: Demand::Unknown {
-            since: Timestamp::default(),
-            problem: Problem::new(Reason::MetricsUnavailable, "no source"),
-        },
+        routable_at: None,
+        demand: seen(Some(LengthMix::assumed().clone())),
         measured: Vec::new(),
         running: BTreeMap::new(),
         memory: PoolMemory::default(),
@@ -138,7 +158,7 @@ type Break = fn(&mut Pool, &mut Group, &mut Site);
 #[test]
 fn checks_come_in_order_and_each_fails_closed() {
     // From the last check to the first: each row breaks one thing more, and hides all those above it.
-    let steps: [(Reason, &str, Break); 7] = [
+    let steps: [(Reason, &str, Break); 8] = [
         (
             Reason::ObjectiveUnreachable,
             "TTFT p95 100ms is unreachable",
@@ -164,6 +184,13 @@ fn checks_come_in_order_and_each_fails_closed() {
             "wants trust Attested, and site home proves Verified",
             |_, _, site| {
                 site.trust = Trust::Verified;
+            },
+        ),
+        (
+            Reason::RouteUnsupported,
+            "cannot send requests to site home",
+            |pool, _, _| {
+                pool.routable_at = Some(BTreeSet::from([SiteName::from("hub")]));
             },
         ),
         (Reason::NamespaceMissing, "the cluster of site home", |pool, _, _| {
@@ -225,19 +252,66 @@ fn an_unreachable_objective_names_the_threshold_and_the_prompts_that_would_do() 
 }
 
 #[test]
-fn lengths_that_were_seen_decide_and_those_assumed_only_until_then() {
+fn lengths_refuse_only_while_they_are_measured() {
+    use LengthSource::{Assumed, Measured, Remembered};
     let m4_pro = group("M4 Pro", 20, 64);
+    let short = LengthMix {
+        classes: vec![(200, 100), (900, 100)],
+    };
+    let long = LengthMix {
+        classes: vec![(200, 100), (9_000, 100)],
+    };
+    let unknown = Demand::Unknown {
+        since: Timestamp::default(),
+        problem: Problem::new(Reason::MetricsUnavailable, "no source"),
+    };
+    for (demand, memory, source, permitted, doubted) in [
+        (seen(Some(short.clone())), None, Measured, true, false),
+        (seen(Some(long.clone())), None, Measured, false, true),
+        (seen(Some(short.clone())), Some(long.clone()), Measured, true, false),
+        (seen(None), Some(short), Remembered, true, false),
+        (seen(None), Some(long), Remembered, true, true),
+        (unknown.clone(), None, Assumed, true, true),
+        (seen(None), Some(LengthMix { classes: Vec::new() }), Assumed, true, true),
+    ] {
+        let mut pool = pool();
+        pool.demand = demand;
+        pool.memory.lengths = memory;
+        let judge = judge(&pool);
+        let context = format!("{:?} {:?}", pool.demand, pool.memory.lengths);
+        assert_eq!(judge.source(), source, "{context}");
+        assert_eq!(judge.check(&m4_pro, &site()).is_ok(), permitted, "{context}");
+        let performance = judge.performance(&m4_pro).unwrap();
+        assert_eq!(judge.doubt(&m4_pro, &performance).is_some(), doubted, "{context}");
+    }
     let mut pool = pool();
-    assert!(check(&pool, &m4_pro, &site()).is_err());
-    pool.demand = Demand::Known(Arrivals {
-        rate_1m: Rate::ZERO,
-        rate_5m: Rate::ZERO,
-        lengths: Some(LengthMix {
-            classes: vec![(200, 100), (900, 100)],
-        }),
-        at: Timestamp::default(),
-    });
-    assert!(check(&pool, &m4_pro, &site()).is_ok());
+    pool.demand = unknown;
+    assert_eq!(judge(&pool).lengths(), LengthMix::assumed());
+}
+
+#[test]
+fn lengths_that_were_measured_long_ago_refuse_nothing() {
+    let pool = pool();
+    let m4_pro = group("M4 Pro", 20, 64);
+    for (minutes, permitted) in [(9, false), (11, true)] {
+        let now = Timestamp::default() + Span::from_minutes(minutes);
+        let judge = Feasibility::of(&pool, Catalogue::builtin(), now);
+        assert_eq!(
+            judge.check(&m4_pro, &site()).is_ok(),
+            permitted,
+            "after {minutes} minutes"
+        );
+    }
+}
+
+#[test]
+fn a_site_that_the_route_does_not_reach_is_no_place_to_run() {
+    let mut pool = pool();
+    pool.routable_at = Some(BTreeSet::from([SiteName::from("home")]));
+    assert!(check(&pool, &m2_ultra(), &site()).is_ok());
+    pool.routable_at = Some(BTreeSet::new());
+    let problem = check(&pool, &m2_ultra(), &site()).unwrap_err();
+    assert_eq!(problem.reason, Reason::RouteUnsupported);
 }
 
 #[test]
@@ -270,16 +344,16 @@ fn the_problem_told_is_that_of_the_group_that_needs_the_smallest_change() {
             "spec.performance must give",
         ),
     ] {
-        let problem = feasible(&pool, &named(groups), &sites).unwrap_err();
+        let problem = judge(&pool).groups(&named(groups), &sites).unwrap_err();
         assert!(problem.message.contains(expected), "{}", problem.message);
     }
 
     let groups = named(vec![("a", unlabelled), ("b", m2_ultra())]);
-    let found = feasible(&pool, &groups, &sites).unwrap();
+    let found = judge(&pool).groups(&groups, &sites).unwrap();
     assert_eq!(found.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["b"]);
     // A group whose site is not known is no place to run.
     assert_eq!(
-        feasible(&pool, &groups, &BTreeMap::new()).unwrap_err().reason,
+        judge(&pool).groups(&groups, &BTreeMap::new()).unwrap_err().reason,
         Reason::NoGroup
     );
 }

@@ -102,7 +102,9 @@ impl Drain {
     /// A replica that may still answer a request is removed only by `Cut` at the deadline. An engine that cannot be
     /// read counts as busy, unless its process cannot exist any more.
     pub fn next(&self, facts: &DrainFacts, policy: &DrainPolicy, now: Timestamp) -> Transition {
-        if facts.server_gone || facts.state == ReplicaState::Ended {
+        // Whoever deleted the Pod gave it a grace period: nothing needs to be cut, and nothing deleted for being gone.
+        let ends_by_itself = facts.state == ReplicaState::Terminating;
+        if facts.state == ReplicaState::Ended || (facts.server_gone && !ends_by_itself) {
             return Transition::Remove {
                 reason: Reason::ReplicaLost,
                 cut: 0,
@@ -115,14 +117,8 @@ impl Drain {
                 cut: 0,
             };
         }
-        if facts.state == ReplicaState::Terminating {
-            return Transition::Stay {
-                reason: Reason::Quiescing,
-                until: None,
-            };
-        }
         let deadline = self.deadline(policy);
-        let late = now >= deadline;
+        let late = now >= deadline && !ends_by_itself;
         if late && policy.on_deadline == OnDeadline::Cut {
             return Transition::Remove {
                 reason: Reason::DeadlineCut,
@@ -347,12 +343,29 @@ mod tests {
     }
 
     #[test]
-    fn a_terminating_pod_is_not_deleted_again() {
-        let mut leaving = facts(false, load(0, 6));
-        leaving.state = ReplicaState::Terminating;
-        assert!(matches!(
-            drain(DrainStep::Quiesce, 5).next(&leaving, &CUT, at(2_000)),
-            Transition::Stay { .. }
-        ));
+    fn a_pod_that_somebody_else_deleted_is_removed_when_it_is_quiet_and_never_cut() {
+        let leaving = |load| DrainFacts {
+            state: ReplicaState::Terminating,
+            ..facts(false, load)
+        };
+        let quiesce = drain(DrainStep::Quiesce, 5);
+        assert_eq!(quiesce.next(&leaving(load(0, 6)), &CUT, at(7)), QUIET);
+        for not_quiet in [load(2, 2_000), load(0, 4), Load::Unknown] {
+            let next = quiesce.next(&leaving(not_quiet), &CUT, at(2_000));
+            assert!(matches!(next, Transition::Stay { .. }), "{not_quiet:?}: {next:?}");
+        }
+        let fence = drain(DrainStep::Fence, 0).next(&leaving(load(0, 1)), &CUT, at(4));
+        assert!(
+            matches!(fence, Transition::Stay { .. }),
+            "routers have to notice first: {fence:?}"
+        );
+        let gone = DrainFacts {
+            server_gone: true,
+            ..leaving(Load::Unknown)
+        };
+        assert!(
+            matches!(quiesce.next(&gone, &CUT, at(7)), Transition::Stay { .. }),
+            "it is deleted already"
+        );
     }
 }

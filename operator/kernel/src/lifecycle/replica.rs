@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::time::Timestamp;
+
 /// The life of a replica as its Pod shows it. A drain is recorded beside it, in [`super::Drain`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum ReplicaState {
@@ -26,46 +28,53 @@ pub enum ReplicaState {
     reason = "independent facts, as the Pod's status has them"
 )]
 pub struct ReplicaFacts {
+    /// When the Pod was created.
+    pub created: Timestamp,
     /// The Pod's phase is Succeeded or Failed.
     pub ended: bool,
-    /// The Pod has a deletion timestamp.
-    pub deleted: bool,
+    /// The Pod is being deleted: its process is killed at this time at the latest.
+    pub deleted: Option<Timestamp>,
     /// The scheduler has bound it to its server.
     pub bound: bool,
     /// Its Ready condition is True.
     pub ready: bool,
+    /// When its Ready condition last changed.
+    pub ready_since: Option<Timestamp>,
     /// It has been ready before. A Ready condition that turned False after the container's start says so, and so does
     /// the serving label, which only a ready replica gets.
     pub was_ready: bool,
-    /// Its Node's Ready condition is False or Unknown, or the Node is gone.
-    pub node_down: bool,
+    /// Since when its Node's Ready condition is False or Unknown.
+    pub node_down: Option<Timestamp>,
 }
 
-/// Where a replica is in its life.
-pub fn replica_state(facts: &ReplicaFacts) -> ReplicaState {
+/// Where a replica is in its life, and since when. For one that is being deleted: until when.
+pub fn replica_state(facts: &ReplicaFacts) -> (ReplicaState, Timestamp) {
     let ReplicaFacts {
+        created,
         ended,
         deleted,
         bound,
         ready,
+        ready_since,
         was_ready,
         node_down,
     } = *facts;
+    let changed = ready_since.unwrap_or(created);
     if ended {
-        ReplicaState::Ended
-    } else if deleted {
-        ReplicaState::Terminating
+        (ReplicaState::Ended, changed)
+    } else if let Some(until) = deleted {
+        (ReplicaState::Terminating, until)
     } else if !bound {
-        ReplicaState::Pending
-    } else if node_down {
+        (ReplicaState::Pending, created)
+    } else if let Some(since) = node_down {
         // The kubelet of a dead machine cannot say that its Pods are not ready.
-        ReplicaState::Suspect
+        (ReplicaState::Suspect, since)
     } else if ready {
-        ReplicaState::Ready
+        (ReplicaState::Ready, changed)
     } else if was_ready {
-        ReplicaState::Suspect
+        (ReplicaState::Suspect, changed)
     } else {
-        ReplicaState::Loading
+        (ReplicaState::Loading, created)
     }
 }
 
@@ -73,47 +82,47 @@ pub fn replica_state(facts: &ReplicaFacts) -> ReplicaState {
 mod tests {
     use super::*;
 
+    fn at(minutes: i64) -> Timestamp {
+        Timestamp::from_millis(minutes * 60_000)
+    }
+
     #[test]
     fn the_state_follows_from_the_pod_and_its_node() {
+        use ReplicaState as S;
         let none = ReplicaFacts {
+            created: at(0),
             ended: false,
-            deleted: false,
+            deleted: None,
             bound: false,
             ready: false,
+            ready_since: Some(at(3)),
             was_ready: false,
-            node_down: false,
+            node_down: None,
         };
         let bound = ReplicaFacts { bound: true, ..none };
         let ready = ReplicaFacts { ready: true, ..bound };
-        let table = [
-            (none, ReplicaState::Pending),
-            (bound, ReplicaState::Loading),
-            (ready, ReplicaState::Ready),
-            (
-                ReplicaFacts {
-                    was_ready: true,
-                    ..bound
-                },
-                ReplicaState::Suspect,
-            ),
-            (
-                ReplicaFacts {
-                    node_down: true,
-                    ..ready
-                },
-                ReplicaState::Suspect,
-            ),
-            (ReplicaFacts { deleted: true, ..ready }, ReplicaState::Terminating),
-            (
-                ReplicaFacts {
-                    ended: true,
-                    deleted: true,
-                    ..ready
-                },
-                ReplicaState::Ended,
-            ),
-        ];
-        for (facts, expected) in table {
+        let stumbled = ReplicaFacts {
+            was_ready: true,
+            ..bound
+        };
+        let silent = ReplicaFacts {
+            node_down: Some(at(7)),
+            ..ready
+        };
+        let leaving = ReplicaFacts {
+            deleted: Some(at(20)),
+            ..ready
+        };
+        let ended = ReplicaFacts { ended: true, ..leaving };
+        for (facts, expected) in [
+            (none, (S::Pending, at(0))),
+            (bound, (S::Loading, at(0))),
+            (ready, (S::Ready, at(3))),
+            (stumbled, (S::Suspect, at(3))),
+            (silent, (S::Suspect, at(7))),
+            (leaving, (S::Terminating, at(20))),
+            (ended, (S::Ended, at(3))),
+        ] {
             assert_eq!(replica_state(&facts), expected, "{facts:?}");
         }
     }

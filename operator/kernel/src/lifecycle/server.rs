@@ -140,6 +140,33 @@ pub struct NodeFacts {
     pub ready_since: Timestamp,
 }
 
+/// What a server's Node says of the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NodeHealth {
+    /// There is no Node: the server has not enrolled yet, or is gone.
+    Absent,
+    /// It is Ready: the machine answers, whatever its provider says of it.
+    Ready,
+    /// It is not Ready, or does not report any more.
+    Down {
+        /// Since when.
+        since: Timestamp,
+    },
+}
+
+impl NodeHealth {
+    /// The health that a Node's facts come to.
+    pub fn of(node: Option<&NodeFacts>) -> Self {
+        match node {
+            None => Self::Absent,
+            Some(node) if node.ready => Self::Ready,
+            Some(node) => Self::Down {
+                since: node.ready_since,
+            },
+        }
+    }
+}
+
 /// Everything that is known of one server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServerFacts {
@@ -180,11 +207,12 @@ pub fn server_state(facts: &ServerFacts, now: Timestamp) -> (ServerState, Timest
         ProviderState::Releasing => (ServerState::Releasing, left_at),
         ProviderState::Recycling => (ServerState::Recycling, left_at),
         ProviderState::Failed => (ServerState::Failed, provider.ready_at.unwrap_or(provider.requested_at)),
+        // A Node that is Ready is a fact, and the provider's word may be a moment old.
+        ProviderState::Provisioning | ProviderState::Booting if facts.node.is_some_and(|node| node.ready) => {
+            by_node(facts, Some(&provider))
+        }
         ProviderState::Provisioning => coming(ServerState::Provisioning, &provider, facts, now),
-        ProviderState::Booting => match facts.node {
-            Some(node) if node.ready => by_node(facts, Some(&provider)),
-            _ => coming(ServerState::Booting, &provider, facts, now),
-        },
+        ProviderState::Booting => coming(ServerState::Booting, &provider, facts, now),
         ProviderState::Ready => match facts.node {
             Some(_) => by_node(facts, Some(&provider)),
             // Up, but not enrolled yet: it is of no use before its Node is there.
@@ -265,6 +293,7 @@ mod tests {
             (Some(P::Ready), Some(false), false, 7, (S::Suspect, at(6))),
             (Some(P::Ready), Some(true), true, 10, (S::Draining, at(9))),
             (Some(P::Ready), Some(false), true, 10, (S::Draining, at(9))),
+            (Some(P::Provisioning), Some(true), false, 24, (S::Ready, at(6))),
             (Some(P::Provisioning), None, false, 24, (S::Provisioning, at(0))),
             (Some(P::Provisioning), None, false, 25, (S::Failed, at(25))),
             (Some(P::Booting), Some(false), false, 26, (S::Failed, at(25))),

@@ -6,10 +6,10 @@ use super::demand;
 use super::model::Counts;
 use super::policy::LOST_GRACE;
 use super::world::World;
-use crate::lifecycle::{DrainStep, ReplicaState, ServerState, drain::in_flight, server::SUSPECT_LIMIT};
-use crate::names::{GroupName, PoolId, ReplicaName};
+use crate::lifecycle::{DrainStep, NodeHealth, ReplicaState, ServerState, drain::in_flight, server::SUSPECT_LIMIT};
+use crate::names::{GroupName, PoolId, ReplicaId};
 use crate::reason::Reason;
-use crate::snapshot::{Contact, Maintenance, Pool, Replica, Server, Site, Use};
+use crate::snapshot::{Contact, Group, Maintenance, Pool, Replica, Server, Site, Use};
 
 /// Where a replica stands in this pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +31,7 @@ pub(crate) enum Standing {
 /// One replica.
 #[derive(Clone, Debug)]
 pub(crate) struct Member<'a> {
-    pub(crate) name: &'a ReplicaName,
+    pub(crate) name: &'a ReplicaId,
     pub(crate) replica: &'a Replica,
     pub(crate) standing: Standing,
     /// Its server, as last seen.
@@ -108,7 +108,7 @@ pub(crate) fn count<'m, 'a: 'm>(members: impl Iterator<Item = &'m Member<'a>>) -
 fn member<'a>(
     world: &World<'a>,
     pool: &'a Pool,
-    name: &'a ReplicaName,
+    name: &'a ReplicaId,
     replica: &'a Replica,
     attained: bool,
 ) -> Member<'a> {
@@ -130,48 +130,103 @@ fn member<'a>(
             serving: takes_requests && (attained || world.now.since(since) < LOST_GRACE),
         };
     }
-    let standing = standing(world, pool, replica, site, server);
-    let answers = server.is_none_or(|server| !matches!(server.state, ServerState::Suspect | ServerState::Failed));
+    let hands_off = pool.paused || world.hands_off(&replica.group).is_some();
+    let standing = match standing(world, pool, replica, site, server) {
+        // Nobody may move it, and it serves: no replacement is needed.
+        Standing::Leaving(reason) if hands_off && !outranks(reason) => Standing::Keeper,
+        standing => standing,
+    };
+    let answers = !server.is_some_and(is_down) && world.silent(replica).is_none();
     Member {
         name,
         replica,
         standing,
         server,
-        hands_off: pool.paused || world.hands_off(&replica.group).is_some(),
+        hands_off,
         serving: takes_requests && answers && matches!(standing, Standing::Keeper | Standing::Leaving(_)),
     }
 }
 
+/// Where a replica stands that can be seen: the first of these that holds.
 fn standing(world: &World, pool: &Pool, replica: &Replica, site: Option<&Site>, server: Option<&Server>) -> Standing {
-    match replica.state {
-        ReplicaState::Terminating | ReplicaState::Ended => return Standing::Over,
-        _ if replica.drain.is_some() => return Standing::Draining,
-        _ if pool.deleting => return Standing::Leaving(Reason::PoolDeleted),
-        _ if site.is_some_and(|site| forbidden(pool, site, server)) => {
-            return Standing::Leaving(Reason::NoLongerPermitted);
-        }
-        _ if world.server_gone(replica) => return Standing::Leaving(Reason::ReplicaLost),
-        ReplicaState::Suspect => {
-            let given_up = server.is_some_and(|server| {
-                server.state == ServerState::Suspect && world.now >= server.since + SUSPECT_LIMIT
-            });
-            return if given_up {
-                Standing::Leaving(Reason::ReplicaLost)
-            } else {
-                Standing::Lost
-            };
-        }
-        ReplicaState::Pending | ReplicaState::Loading | ReplicaState::Ready => {}
-    }
-    if server.is_some_and(|server| server.state == ServerState::Suspect) {
-        Standing::Lost
-    } else if server.is_some_and(|server| server.cordoned && !server.held) {
-        Standing::Leaving(Reason::ServerCordoned)
-    } else if site.is_some_and(|site| site.maintenance == Maintenance::Draining) {
-        Standing::Leaving(Reason::SiteDraining)
+    if matches!(replica.state, ReplicaState::Terminating | ReplicaState::Ended) {
+        Standing::Over
+    } else if replica.drain.is_some() {
+        Standing::Draining
+    } else if pool.deleting {
+        Standing::Leaving(Reason::PoolDeleted)
+    } else if site.is_some_and(|site| forbidden(pool, site, server)) {
+        Standing::Leaving(Reason::NoLongerPermitted)
+    } else if world.server_gone(replica) || server.is_some_and(|server| is_taken_back(server) || world.is_dead(server))
+    {
+        Standing::Leaving(Reason::ReplicaLost)
+    } else if world.is_late(pool, replica) && !server.is_some_and(|server| server.held) {
+        Standing::Leaving(Reason::ReplicaLate)
+    } else if let Some(lost) = lost(world, pool, replica, server) {
+        lost
     } else {
-        Standing::Keeper
+        to_be_moved(world, pool, replica, site, server).map_or(Standing::Keeper, Standing::Leaving)
     }
+}
+
+/// The provider takes the server back, though nobody here gave it: what still runs there has no time to wait.
+fn is_taken_back(server: &Server) -> bool {
+    matches!(server.state, ServerState::Releasing | ServerState::Recycling)
+}
+
+/// A replica that does not answer is out of capacity at once, and given up after a while.
+fn lost(world: &World, pool: &Pool, replica: &Replica, server: Option<&Server>) -> Option<Standing> {
+    if replica.state == ReplicaState::Suspect {
+        let given_up = world.now >= world.recovery_deadline(pool, replica);
+        return Some(if given_up {
+            Standing::Leaving(Reason::ReplicaLost)
+        } else {
+            Standing::Lost
+        });
+    }
+    if server.is_some_and(is_down) {
+        return Some(Standing::Lost);
+    }
+    // Its probe says that all is well: one witness against the other, so that it only goes after its replacement serves.
+    let since = world.silent(replica)?;
+    Some(if world.now.since(since) >= SUSPECT_LIMIT {
+        Standing::Leaving(Reason::EngineSilent)
+    } else {
+        Standing::Lost
+    })
+}
+
+fn is_down(server: &Server) -> bool {
+    server.state == ServerState::Suspect || matches!(server.node, NodeHealth::Down { .. })
+}
+
+/// Why a replica that serves well has to move, after its replacement serves.
+fn to_be_moved(
+    world: &World,
+    pool: &Pool,
+    replica: &Replica,
+    site: Option<&Site>,
+    server: Option<&Server>,
+) -> Option<Reason> {
+    let group = world.snapshot.groups.get(&replica.group);
+    if server.is_some_and(|server| server.cordoned && !server.held) {
+        Some(Reason::ServerCordoned)
+    } else if server.is_some_and(|server| server.state == ServerState::Failed) {
+        Some(Reason::ServerFailed)
+    } else if group.is_some_and(|group| group.deleting) {
+        Some(Reason::GroupDeleted)
+    } else if group.is_some_and(|group| !selects(pool, group)) {
+        Some(Reason::NoLongerSelected)
+    } else {
+        site.is_some_and(|site| site.maintenance == Maintenance::Draining)
+            .then_some(Reason::SiteDraining)
+    }
+}
+
+/// Whether a pool's selector chooses a group.
+fn selects(pool: &Pool, group: &Group) -> bool {
+    let wanted = &pool.placement.group_labels;
+    wanted.iter().all(|(key, value)| group.labels.get(key) == Some(value))
 }
 
 /// Whether trust, residency or licence forbid a pool to run on a server. These fail closed, whatever it costs.
@@ -187,7 +242,7 @@ pub(crate) fn forbidden(pool: &Pool, site: &Site, server: Option<&Server>) -> bo
 pub(crate) fn outranks(reason: Reason) -> bool {
     matches!(
         reason,
-        Reason::PoolDeleted | Reason::NoLongerPermitted | Reason::ReplicaLost | Reason::Preempted
+        Reason::PoolDeleted | Reason::NoLongerPermitted | Reason::ReplicaLost | Reason::ReplicaLate | Reason::Preempted
     )
 }
 
@@ -216,6 +271,7 @@ pub(crate) fn recallable(member: &Member, pool: &Pool) -> bool {
         && !member.hands_off
         && member.server.is_some_and(|server| {
             matches!(server.state, ServerState::Ready | ServerState::Draining)
+                && server.node == NodeHealth::Ready
                 && !server.cordoned
                 && server.proven >= pool.placement.minimum_trust
         })

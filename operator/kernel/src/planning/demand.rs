@@ -1,8 +1,9 @@
 //! What arrives, as far as it can be believed.
 
 use super::policy::{MEASURE_MAX_AGE, MIN_SAMPLES};
+use crate::feasibility::measured_lengths;
 use crate::reason::{Problem, Reason};
-use crate::snapshot::{Demand, LengthMix, Measured, Pool};
+use crate::snapshot::{Demand, LengthMix, Measured, Objective, Pool};
 use crate::time::Timestamp;
 use crate::units::Rate;
 
@@ -13,6 +14,8 @@ pub(crate) enum Need<'a> {
     Known {
         /// The higher one of the last minute and the last five: growth shows at once, a fall only when it lasts.
         rate: Rate,
+        /// The lower one of both: what one wrong sample or a burst of a minute does not move for long.
+        lasting: Rate,
         /// Lengths of the requests, if enough were seen.
         lengths: Option<&'a LengthMix>,
     },
@@ -34,9 +37,10 @@ impl Need<'_> {
 pub(crate) fn need(pool: &Pool, now: Timestamp) -> Need<'_> {
     match &pool.demand {
         Demand::Known(arrivals) if now.since(arrivals.at) <= MEASURE_MAX_AGE => {
-            let rate = arrivals.rate_1m.as_per_second().max(arrivals.rate_5m.as_per_second());
+            let (minute, five) = (arrivals.rate_1m.as_per_second(), arrivals.rate_5m.as_per_second());
             Need::Known {
-                rate: Rate::per_second(rate),
+                rate: Rate::per_second(minute.max(five)),
+                lasting: Rate::per_second(minute.min(five)),
                 lengths: arrivals.lengths.as_ref().filter(|lengths| !lengths.classes.is_empty()),
             }
         }
@@ -48,20 +52,47 @@ pub(crate) fn need(pool: &Pool, now: Timestamp) -> Need<'_> {
     }
 }
 
-/// How far the worst objective is from its threshold, by measurement: above 1 is missed. `None` if nothing is measured.
-pub(crate) fn strain(pool: &Pool, now: Timestamp) -> Option<f64> {
+/// Objectives that are measured, recently and on enough requests, with the value at their percentile in ms.
+pub(crate) fn values(pool: &Pool, now: Timestamp) -> impl Iterator<Item = (&Objective, f64)> {
     pool.objectives
         .iter()
         .zip(&pool.measured)
-        .filter_map(|(objective, measured)| match *measured {
+        .filter_map(move |(objective, measured)| match *measured {
             Measured::Known {
                 value_ms, samples, at, ..
             } if samples >= MIN_SAMPLES && now.since(at) <= MEASURE_MAX_AGE && value_ms.is_finite() => {
-                Some(value_ms / (objective.threshold.as_millis().max(1) as f64))
+                Some((objective, value_ms))
             }
             _ => None,
         })
+}
+
+/// How far the worst objective is from its threshold, by measurement: above 1 is missed. `None` if nothing is measured.
+pub(crate) fn strain(pool: &Pool, now: Timestamp) -> Option<f64> {
+    values(pool, now)
+        .map(|(objective, value_ms)| value_ms / (objective.threshold.as_millis().max(1) as f64))
         .reduce(f64::max)
+}
+
+/// Lengths to remember, so that a pool that is not measured for a while is planned for as before. A mix that is close to the
+/// remembered one changes nothing.
+pub(crate) fn remembered_lengths(pool: &Pool, now: Timestamp) -> Option<LengthMix> {
+    let old = pool.memory.lengths.as_ref();
+    match measured_lengths(pool, now) {
+        Some(new) if old.is_none_or(|old| !resembles(old, new)) => Some(new.clone()),
+        _ => old.cloned(),
+    }
+}
+
+/// Means and the longest prompts differ by less than a quarter.
+fn resembles(old: &LengthMix, new: &LengthMix) -> bool {
+    let figures = |mix: &LengthMix| {
+        let (prompt, output) = mix.means();
+        let longest = mix.classes.iter().map(|class| class.0).max();
+        [prompt, output, f64::from(longest.unwrap_or(0))]
+    };
+    let close = |(a, b): (f64, f64)| (a - b).abs() <= 0.25 * a.max(b);
+    figures(old).into_iter().zip(figures(new)).all(close)
 }
 
 /// Every objective is measured, recent, and holds: whatever serves, serves well.

@@ -1,6 +1,6 @@
 //! The plan while it is being made.
 
-use crate::plan::{Action, Decision, Plan, Rejected};
+use crate::plan::{Action, Decision, Plan, Rejected, Verdict};
 use crate::reason::Reason;
 use crate::time::Timestamp;
 
@@ -24,6 +24,21 @@ impl Draft {
         self.decide_against(action, reason, message, Vec::new());
     }
 
+    /// Adds a decision that is carried out only if `verdict` says so.
+    pub(crate) fn gated(
+        &mut self,
+        verdict: Verdict,
+        action: Action,
+        reason: Reason,
+        message: impl Into<String>,
+        rejected: Vec<Rejected>,
+    ) {
+        self.decide_against(action, reason, message, rejected);
+        if let Some(decision) = self.plan.decisions.last_mut() {
+            decision.verdict = verdict;
+        }
+    }
+
     /// Adds a decision. The same action twice is one.
     pub(crate) fn decide_against(
         &mut self,
@@ -40,6 +55,7 @@ impl Draft {
             action,
             reason,
             message: message.into(),
+            verdict: Verdict::Act,
             rejected,
         });
     }

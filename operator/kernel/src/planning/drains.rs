@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use super::crew::{Crew, Standing};
 use super::draft::Draft;
 use super::world::World;
-use crate::lifecycle::{DrainFacts, DrainStep, ReplicaState, Transition};
-use crate::names::ReplicaName;
+use crate::lifecycle::{Drain, DrainFacts, DrainStep, ReplicaState, Transition};
+use crate::names::ReplicaId;
 use crate::plan::Action;
 use crate::reason::Reason;
 
@@ -18,12 +18,12 @@ pub(crate) struct Waiting {
 }
 
 /// One step for every drain of the pool but those in `recalled`.
-pub(crate) fn run(world: &World, crew: &Crew, recalled: &BTreeSet<ReplicaName>, draft: &mut Draft) -> Waiting {
+pub(crate) fn run(world: &World, crew: &Crew, recalled: &BTreeSet<ReplicaId>, draft: &mut Draft) -> Waiting {
     let mut waiting = Waiting::default();
     let policy = &crew.pool.drain;
-    for member in crew.of(Standing::Over) {
+    for member in crew.of(Standing::Over).filter(|member| !member.hands_off) {
         let replica = member.replica;
-        if replica.state == ReplicaState::Ended && !member.hands_off {
+        if replica.state == ReplicaState::Ended {
             draft.decide(
                 Action::RemoveReplica {
                     pool: crew.id.clone(),
@@ -36,12 +36,28 @@ pub(crate) fn run(world: &World, crew: &Crew, recalled: &BTreeSet<ReplicaName>, 
             );
         }
     }
-    for member in crew.of(Standing::Draining) {
+    // A Pod that is being deleted is over for the plan, but its process answers on: it is drained to the end as well.
+    let leaving = crew.of(Standing::Draining).chain(crew.of(Standing::Over));
+    for member in leaving {
         let replica = member.replica;
-        let Some(drain) = &replica.drain else { continue };
-        if member.hands_off || recalled.contains(member.name) {
+        if member.hands_off || recalled.contains(member.name) || replica.state == ReplicaState::Ended {
             continue;
         }
+        let Some(drain) = &replica.drain else {
+            // Somebody else deleted it. Its process waits for the whole time-out unless it is drained.
+            let drain = Drain::begin(Reason::PodDeleted, policy, world.now);
+            draft.decide(
+                Action::DrainReplica {
+                    pool: crew.id.clone(),
+                    replica: member.name.clone(),
+                    step: drain.step,
+                    deadline: drain.deadline,
+                },
+                drain.reason,
+                format!("somebody else deleted the Pod on server {}", replica.server),
+            );
+            continue;
+        };
         let facts = DrainFacts {
             state: replica.state,
             serving: replica.serving,

@@ -21,7 +21,7 @@ pub(crate) fn two(value: f64) -> String {
     if rounded == 0.0 {
         return "0".to_owned();
     }
-    let magnitude = rounded.abs().log10().floor();
+    let magnitude = libm::log10(rounded.abs()).floor();
     if magnitude >= 1.0 {
         format!("{rounded:.0}")
     } else {

@@ -1,7 +1,8 @@
-//! How many replicas a pool wants, and where the missing ones go.
+//! What a pool is missing, and where it goes.
 //!
 //! The model says how many; where it cannot, the reactive rule adds by measured percentile over objective; where nothing is
-//! measured, the last decided count is kept up.
+//! measured, the last decided count is kept up. What is there is taken first, and at once; servers that have to be paid for are
+//! asked for when they have been missing for a while, or when nobody can doubt it.
 
 use std::collections::BTreeMap;
 
@@ -9,86 +10,63 @@ use super::crew::{Crew, Standing, count};
 use super::demand::{Need, strain};
 use super::figures;
 use super::model::{Counts, Lack, Model, total, with};
-use super::policy::{REACT_AFTER, REACT_COOLDOWN, SHRINK_UTILIZATION, TARGET_UTILIZATION};
+use super::policy::{PURCHASE_DWELL, TARGET_UTILIZATION};
+use super::react::{Floor, floor};
 use super::slots::Slot;
 use crate::names::GroupName;
+use crate::plan::Verdict;
 use crate::reason::{Problem, Reason};
 use crate::time::Timestamp;
+use crate::units::Rate;
 
 /// What a pool adds.
 #[derive(Debug, Default)]
 pub(crate) struct Growth {
-    /// Each with its reason.
+    /// Each with its reason. Those that may only be proposed come last and change nothing.
     pub(crate) slots: Vec<(Slot, Reason, String)>,
-    /// What is missing even with all of them.
+    /// What is missing even with all of them that may be taken.
     pub(crate) short: Option<Problem>,
+    /// Since when servers that would have to be paid for are missing.
+    pub(crate) short_since: Option<Timestamp>,
 }
 
-/// Since when an objective is missed by measurement.
-pub(crate) fn missing_since(crew: &Crew, now: Timestamp) -> Option<Timestamp> {
-    (strain(crew.pool, now)? > 1.0).then(|| crew.pool.memory.missing_objective_since.unwrap_or(now))
-}
-
-/// How many replicas the pool wants at least, whatever the model says, and why.
-fn floor(
-    crew: &Crew,
-    model: &Model,
-    need: &Need,
-    keepers: &Counts,
-    missing: Option<Timestamp>,
-    now: Timestamp,
-) -> (u32, Reason, String) {
-    let count = total(keepers);
-    let decided = crew.pool.memory.target.unwrap_or(count).min(crew.pool.replicas.max);
-    if let Need::Unknown(problem) = need {
-        let message = format!(
-            "demand is unknown ({}): the last decided count is kept up",
-            problem.message
-        );
-        return (decided, Reason::Replacing, message);
+impl Growth {
+    /// What is really added.
+    pub(crate) fn taken(&self) -> impl Iterator<Item = &(Slot, Reason, String)> {
+        self.slots.iter().filter(|(slot, _, _)| slot.verdict == Verdict::Act)
     }
-    let Some(since) = missing else {
-        // What was decided stays decided, until less would do: a server that is coming is still wanted when demand wobbles,
-        // and the place of a replica that is replaced is filled again.
-        let less_would_do = need
-            .rate()
-            .is_some_and(|rate| model.lack(keepers, rate, SHRINK_UTILIZATION).is_none());
-        let message = format!("{decided} replicas were decided and are still wanted");
-        return (if less_would_do { 0 } else { decided }, Reason::DemandGrew, message);
-    };
-    let strain = strain(crew.pool, now).unwrap_or(1.0);
-    let message = format!(
-        "an objective is missed since {since}, the worst is at {} of its threshold",
-        figures::two(strain)
-    );
-    let settled = crew.keepers().all(|member| member.serving) && decided <= count;
-    let waited = crew
-        .pool
-        .memory
-        .last_added
-        .is_none_or(|at| now.since(at) >= REACT_COOLDOWN);
-    let more = if settled && waited && now.since(since) >= REACT_AFTER {
-        proportional(count, strain)
-    } else {
-        0
-    };
-    // What the rule asked for before is still wanted while the objective is missed.
-    (
-        decided.max(count.saturating_add(more)),
-        Reason::ObjectiveMissed,
-        message,
-    )
 }
 
-/// One more, or as many as the measured percentile is over, but at most half as many again.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "`as` saturates, and the result is clamped"
-)]
-fn proportional(keepers: u32, strain: f64) -> u32 {
-    let over = (f64::from(keepers) * (strain.min(2.0) - 1.0)).ceil().max(1.0) as u32;
-    over.clamp(1, (keepers / 2).max(1))
+/// Who says that something is missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// The spec: `replicas.min`.
+    Minimum,
+    /// The capacity model.
+    Model,
+    /// An earlier decision.
+    Decided,
+    /// A measured objective.
+    Reaction,
+}
+
+/// What is missing.
+struct Want {
+    cause: Cause,
+    reason: Reason,
+    message: String,
+    lack: Option<Lack>,
+}
+
+/// One pool's growth.
+struct Grow<'g, 'a> {
+    crew: &'g Crew<'a>,
+    model: &'g Model<'g>,
+    need: &'g Need<'g>,
+    floor: Floor,
+    /// Replicas that stay.
+    before: Counts,
+    now: Timestamp,
 }
 
 /// What a pool adds now, out of `offers` in their order.
@@ -100,121 +78,215 @@ pub(crate) fn grow(
     unavailable: &mut BTreeMap<GroupName, Problem>,
     now: Timestamp,
 ) -> Growth {
-    let pool = crew.pool;
+    let before = count(crew.keepers());
+    let grow = Grow {
+        crew,
+        model,
+        need,
+        floor: floor(crew, model, need, &before, now),
+        before,
+        now,
+    };
     let mut growth = Growth::default();
-    let mut have = count(crew.keepers());
-    let missing = missing_since(crew, now);
-    let floor = floor(crew, model, need, &have, missing, now);
-    let before = have.clone();
-    loop {
-        let wanting = wanting(crew, model, need, &have, &before, &floor);
-        let Some((reason, message, lack)) = wanting else {
-            break;
-        };
-        if total(&have) >= pool.replicas.max {
-            growth.short = Some(Problem::new(
-                Reason::CapacityExhausted,
-                format!("{message}; replicas.max is {}", pool.replicas.max),
-            ));
+    let mut have = grow.before.clone();
+    while let Some(want) = grow.wanting(&have) {
+        if total(&have) >= crew.pool.replicas.max {
+            growth.short = Some(grow.at_maximum(&want));
             break;
         }
-        if let Some(lack) = &lack {
-            drop_useless(model, &have, lack, &mut offers, unavailable);
-        }
-        let elsewhere = |slot: &Slot| match &lack {
+        grow.drop_useless(&want, &have, &mut offers, unavailable);
+        let elsewhere = |slot: &Slot| match &want.lack {
             Some(Lack::Site(site)) => model.site_of(&slot.group) != Some(site),
             _ => true,
         };
-        let Some(index) = offers.iter().position(elsewhere) else {
-            growth.short = Some(shortage(&message, model, unavailable));
+        let Some(next) = offers.iter().position(elsewhere) else {
+            growth.short = Some(shortage(&want.message, model, unavailable));
             break;
         };
-        let slot = offers.remove(index);
+        let mut chosen = next;
+        if offers.get(next).is_some_and(Slot::is_purchase) {
+            growth.short_since = grow.short_since(&want, &have);
+            if let Some(problem) = grow.not_yet(&want, &have, growth.short_since) {
+                // What is there already needs no second thought.
+                let there = |slot: &Slot| elsewhere(slot) && !slot.is_purchase();
+                let Some(other) = offers.iter().position(there) else {
+                    growth.short = Some(problem);
+                    break;
+                };
+                chosen = other;
+            }
+        }
+        let slot = offers.remove(chosen);
         have = with(&have, &slot.group);
-        growth.slots.push((slot, reason, message));
+        growth.slots.push((slot, want.reason, want.message));
+    }
+    let proposed = growth.slots.len() - growth.taken().count();
+    if proposed > 0 {
+        let message = growth.slots.last().map_or("", |(_, _, message)| message);
+        growth.short = Some(Problem::new(
+            Reason::AwaitingApproval,
+            format!("{message}; {proposed} servers are proposed and not asked for"),
+        ));
+    } else if growth.short.is_none() {
+        growth.short = grow.floor.exhausted;
     }
     growth
 }
 
-/// What `have` is missing, with the reason and the sentence.
-fn wanting(
-    crew: &Crew,
-    model: &Model,
-    need: &Need,
-    have: &Counts,
-    before: &Counts,
-    (floor, floor_reason, floor_message): &(u32, Reason, String),
-) -> Option<(Reason, String, Option<Lack>)> {
-    let pool = crew.pool;
-    let have_now = total(have);
-    let gone = crew
-        .members
-        .iter()
-        .filter(|member| matches!(member.standing, Standing::Leaving(_) | Standing::Lost));
-    let mut with_gone = have.clone();
-    for (group, more) in count(gone) {
-        *with_gone.entry(group).or_default() += more;
-    }
-    let replacing = with_gone != *have;
-    if have_now < pool.replicas.min {
-        let message = format!("{} of at least {}", figures::replicas(before), pool.replicas.min);
-        let reason = if replacing && total(&with_gone) >= pool.replicas.min {
-            Reason::Replacing
-        } else {
-            Reason::BelowMinimum
+impl Grow<'_, '_> {
+    /// What `have` is missing.
+    fn wanting(&self, have: &Counts) -> Option<Want> {
+        let pool = self.crew.pool;
+        let gone = self
+            .crew
+            .members
+            .iter()
+            .filter(|member| matches!(member.standing, Standing::Leaving(_) | Standing::Lost));
+        let mut with_gone = have.clone();
+        for (group, more) in count(gone) {
+            *with_gone.entry(group).or_default() += more;
+        }
+        let replacing = with_gone != *have;
+        if total(have) == 0 && pool.replicas.min == 0 && self.unmeasured() {
+            return Some(Want {
+                cause: Cause::Minimum,
+                reason: Reason::DemandGrew,
+                message: "requests arrive, and how long they are is measured as soon as one replica serves".to_owned(),
+                lack: None,
+            });
+        }
+        if total(have) < pool.replicas.min {
+            let replacing = replacing && total(&with_gone) >= pool.replicas.min;
+            return Some(Want {
+                cause: Cause::Minimum,
+                reason: if replacing {
+                    Reason::Replacing
+                } else {
+                    Reason::BelowMinimum
+                },
+                message: format!("{} of at least {}", figures::replicas(&self.before), pool.replicas.min),
+                lack: None,
+            });
+        }
+        if let Some(rate) = self.need.rate().filter(|_| !self.model.is_silent())
+            && let Some(lack) = self.model.lack(have, rate, TARGET_UTILIZATION)
+        {
+            let replacing = replacing && self.model.lack(&with_gone, rate, TARGET_UTILIZATION).is_none();
+            return Some(self.lacking(rate, lack, replacing));
+        }
+        let reason = match self.floor.reason {
+            Reason::DemandGrew if replacing => Reason::Replacing,
+            other => other,
         };
-        return Some((reason, message, None));
+        (total(have) < self.floor.replicas).then(|| Want {
+            cause: self.floor.cause,
+            reason,
+            message: self.floor.message.clone(),
+            lack: None,
+        })
     }
-    if let Some(rate) = need.rate()
-        && let Some(lack) = model.lack(have, rate, TARGET_UTILIZATION)
-    {
+
+    /// Requests arrive whose lengths nobody has measured: the model may be wrong about them, but not if there are none.
+    fn unmeasured(&self) -> bool {
+        matches!(self.need, Need::Known { rate, lengths: None, .. } if *rate > Rate::ZERO)
+    }
+
+    fn lacking(&self, rate: Rate, lack: Lack, replacing: bool) -> Want {
         let load = format!(
             "{} requests/s arrive, {} are sustainable on {}",
             figures::two(rate.as_per_second()),
-            figures::two(model.sustainable(before).as_per_second()),
-            figures::replicas(before),
+            figures::two(self.model.sustainable(&self.before).as_per_second()),
+            figures::replicas(&self.before),
         );
-        let replacing = replacing && model.lack(&with_gone, rate, TARGET_UTILIZATION).is_none();
         let (reason, message) = match &lack {
             _ if replacing => (Reason::Replacing, format!("{load}, others are leaving or lost")),
             Lack::Capacity => (Reason::DemandGrew, load),
             Lack::Server => (Reason::SpareForLoss, format!("{load}, not with one server gone")),
             Lack::Site(site) => (Reason::SpareForLoss, format!("{load}, not with site {site} gone")),
         };
-        return Some((reason, message, Some(lack)));
-    }
-    let floor_reason = match floor_reason {
-        Reason::DemandGrew if replacing => Reason::Replacing,
-        other => *other,
-    };
-    (have_now < *floor).then(|| (floor_reason, floor_message.clone(), None))
-}
-
-/// Takes groups out of `offers` that would not help however many servers of them came: a figure in the catalogue may be
-/// wrong, and buying without end does not make it right.
-fn drop_useless(
-    model: &Model,
-    have: &Counts,
-    lack: &Lack,
-    offers: &mut Vec<Slot>,
-    unavailable: &mut BTreeMap<GroupName, Problem>,
-) {
-    if !matches!(lack, Lack::Capacity | Lack::Server) {
-        return;
-    }
-    let now = model.sustainable(have).as_per_second();
-    let mut offered: Counts = Counts::new();
-    for slot in offers.iter() {
-        *offered.entry(slot.group.clone()).or_default() += 1;
-    }
-    for (group, more) in offered {
-        let mut all = have.clone();
-        *all.entry(group.clone()).or_default() += more;
-        if model.sustainable(&all).as_per_second() <= now {
-            let message = format!("by the model, servers of {group} add nothing to what is sustainable");
-            unavailable.insert(group.clone(), Problem::new(Reason::ObjectiveUnreachable, message));
-            offers.retain(|slot| slot.group != group);
+        Want {
+            cause: Cause::Model,
+            reason,
+            message,
+            lack: Some(lack),
         }
+    }
+
+    /// The spec allows no more.
+    fn at_maximum(&self, want: &Want) -> Problem {
+        let most = self.crew.pool.replicas.max;
+        match want.lack {
+            // Enough for the demand, and no room for the spare: a wish that the spec itself forbids.
+            Some(Lack::Server | Lack::Site(_)) => Problem::new(
+                Reason::SpareForLoss,
+                format!(
+                    "{}; replicas.max is {most} and leaves no room for the spare that surviveLossOf asks for",
+                    want.message
+                ),
+            ),
+            _ => Problem::new(
+                Reason::CapacityExhausted,
+                format!("{}; replicas.max is {most}", want.message),
+            ),
+        }
+    }
+
+    /// Takes groups out of `offers` whose servers would not help, or would harm.
+    fn drop_useless(
+        &self,
+        want: &Want,
+        have: &Counts,
+        offers: &mut Vec<Slot>,
+        unavailable: &mut BTreeMap<GroupName, Problem>,
+    ) {
+        if want.cause == Cause::Minimum {
+            return;
+        }
+        let rate = self.need.rate().unwrap_or(Rate::ZERO);
+        let mut offered = Counts::new();
+        for slot in offers.iter() {
+            *offered.entry(slot.group.clone()).or_default() += 1;
+        }
+        for (group, count) in offered {
+            let useless = match &want.lack {
+                Some(Lack::Site(site)) if self.model.site_of(&group) == Some(site) => false,
+                Some(lack) => !self.model.helps(have, &group, count, lack, rate),
+                None => self.model.harms(have, &group),
+            };
+            if useless {
+                let message = format!("by the model, another server of {group} adds nothing to what is sustainable");
+                unavailable.insert(group.clone(), Problem::new(Reason::ObjectiveUnreachable, message));
+                offers.retain(|slot| slot.group != group);
+            }
+        }
+    }
+
+    /// Since when servers that have to be paid for are missing, if they are by all that is measured.
+    fn short_since(&self, want: &Want, have: &Counts) -> Option<Timestamp> {
+        let lasts = match (want.cause, self.need) {
+            (Cause::Model, Need::Known { lasting, .. }) => {
+                self.model.lack(have, *lasting, TARGET_UTILIZATION).is_some()
+            }
+            _ => true,
+        };
+        lasts.then(|| self.crew.pool.memory.short_since.unwrap_or(self.now))
+    }
+
+    /// Why nothing is paid for yet. One measurement may be wrong, and a lease is paid for a day.
+    fn not_yet(&self, want: &Want, have: &Counts, since: Option<Timestamp>) -> Option<Problem> {
+        let missed = strain(self.crew.pool, self.now).is_some_and(|strain| strain > 1.0);
+        let beyond_doubt = match want.cause {
+            Cause::Minimum | Cause::Reaction => true,
+            // Nobody serves at all, or two measurements agree.
+            Cause::Model => total(have) == 0 || (missed && since.is_some()),
+            Cause::Decided => total(have) == 0,
+        };
+        if beyond_doubt || since.is_some_and(|since| self.now.since(since) >= PURCHASE_DWELL) {
+            return None;
+        }
+        let until = since.unwrap_or(self.now) + PURCHASE_DWELL;
+        let message = format!("{}; servers are asked for if that is still so at {until}", want.message);
+        Some(Problem::new(Reason::DemandUnconfirmed, message))
     }
 }
 

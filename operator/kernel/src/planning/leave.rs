@@ -6,13 +6,13 @@ use std::collections::BTreeMap;
 use super::crew::{Crew, Member, Standing, outranks, victim_order, voluntary};
 use super::demand::Need;
 use super::figures;
+use super::hold::disruption;
 use super::model::{Counts, Model, total, without};
 use super::options::Options;
 use super::policy::TARGET_UTILIZATION;
-use super::shrink::disruption;
 use super::world::World;
-use crate::names::{GroupName, ReplicaName};
-use crate::reason::Reason;
+use crate::names::{GroupName, ReplicaId};
+use crate::reason::{Problem, Reason};
 
 /// Marks the one replica of an old revision that is replaced next. Surge one, drain one: never two at a time.
 pub(crate) fn roll(crew: &mut Crew, options: &Options) {
@@ -37,7 +37,7 @@ pub(crate) fn roll(crew: &mut Crew, options: &Options) {
         })
         .min_by_key(|member| {
             (
-                Reverse(options.place(&member.replica.group, true)),
+                Reverse(options.place(&member.replica.group, member.server)),
                 victim_order(member, pool),
             )
         });
@@ -67,7 +67,16 @@ pub(crate) fn preempt(crew: &mut Crew, taken: &Counts) {
     }
 }
 
-/// Whose drain begins now, with reason and sentence.
+/// What becomes of replicas that have to go.
+#[derive(Debug)]
+pub(crate) struct Leave {
+    /// Whose drain begins now, with reason and sentence.
+    pub(crate) going: Vec<(ReplicaId, Reason, String)>,
+    /// Why the first of the others stays for now.
+    pub(crate) held: Option<Problem>,
+}
+
+/// What becomes of replicas that have to go.
 ///
 /// `wanted` is how many replicas the pool wants; `replaceable` whether there are servers for those that are missing.
 pub(crate) fn leave(
@@ -78,25 +87,28 @@ pub(crate) fn leave(
     wanted: u32,
     replaceable: bool,
     draining: &mut BTreeMap<GroupName, u32>,
-) -> Vec<(ReplicaName, Reason, String)> {
+) -> Leave {
     let mut serving = crew.serving();
-    let mut going = Vec::new();
+    let (mut going, mut held) = (Vec::new(), None);
     let mut leaving: Vec<_> = crew.leaving().filter(|(member, _)| !member.hands_off).collect();
     leaving.sort_by_cached_key(|(member, _)| victim_order(member, crew.pool));
     for (member, reason) in leaving {
         let group = &member.replica.group;
+        // An engine that nobody can read may serve all the same: it goes when the others are enough without it.
+        let counts = member.serving || reason == Reason::EngineSilent;
         let rest = if member.serving {
             without(&serving, group)
         } else {
             serving.clone()
         };
         if !outranks(reason) {
-            let too_few = member.serving && !holds(crew, model, need, &rest, wanted, replaceable);
-            let by_choice = voluntary(reason)
-                && world
-                    .group(group)
-                    .is_some_and(|(found, _)| disruption(group, &found.disruption, draining).is_some());
-            if too_few || by_choice || member.held() {
+            let too_few = counts && !holds(crew, model, need, &rest, wanted, replaceable);
+            let by_choice = world
+                .group(group)
+                .filter(|_| voluntary(reason))
+                .and_then(|(found, _)| disruption(group, &found.disruption, draining));
+            if let Some(problem) = stays(member, too_few, by_choice, replaceable) {
+                held.get_or_insert(problem);
                 continue;
             }
         }
@@ -106,12 +118,39 @@ pub(crate) fn leave(
         going.push((member.name.clone(), reason, sentence(member, reason, &rest)));
         serving = rest;
     }
-    going
+    Leave { going, held }
+}
+
+/// Why a replica that has to go stays for now.
+fn stays(member: &Member, too_few: bool, by_choice: Option<Problem>, replaceable: bool) -> Option<Problem> {
+    let server = &member.replica.server;
+    if member.held() {
+        return Some(Problem::new(
+            Reason::Held,
+            format!("server {server} is held by annotation"),
+        ));
+    }
+    match (by_choice, too_few, replaceable) {
+        (Some(problem), ..) => Some(problem),
+        (None, false, _) => None,
+        (None, true, true) => {
+            let message = format!("the replica on server {server} serves until others can take its place");
+            Some(Problem::new(Reason::ReplicasLoading, message))
+        }
+        (None, true, false) => {
+            let message = format!("nothing can take the place of the replica on server {server}");
+            Some(Problem::new(Reason::CapacityExhausted, message))
+        }
+    }
 }
 
 /// Whether `rest` is enough until the others come back.
 fn holds(crew: &Crew, model: &Model, need: &Need, rest: &Counts, wanted: u32, replaceable: bool) -> bool {
     let left = total(rest);
+    if model.unfathomed(rest) {
+        // Nobody can say what the rest carries.
+        return left >= wanted;
+    }
     match need {
         Need::Unknown(_) | Need::Known { lengths: None, .. }
             if need.rate().is_none_or(|rate| rate.as_per_second() > 0.0) =>
@@ -136,6 +175,16 @@ fn sentence(member: &Member, reason: Reason, rest: &Counts) -> String {
         Reason::NoLongerPermitted => {
             format!("trust, residency or licence do not permit the pool on server {server} any more")
         }
+        Reason::NoLongerSelected => {
+            format!(
+                "the pool does not select group {} any more; {left} serve on",
+                member.replica.group
+            )
+        }
+        Reason::GroupDeleted => format!("group {} is being deleted; {left} serve on", member.replica.group),
+        Reason::ReplicaLate => format!("it was not ready on server {server} in time; {left} serve on"),
+        Reason::EngineSilent => format!("its engine on server {server} answers nobody; {left} serve on"),
+        Reason::ServerFailed => format!("the provider gave server {server} up; {left} serve on"),
         Reason::ReplicaLost => format!("server {server} or the replica on it does not answer; {left} serve on"),
         Reason::ServerCordoned => format!("server {server} is cordoned; {left} serve on"),
         Reason::SiteDraining => format!("site {} is being drained; {left} serve on", member.replica.site),

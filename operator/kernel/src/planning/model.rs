@@ -3,12 +3,13 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
+use super::demand::values;
 use super::options::{Options, Place};
-use super::policy::{MEASURE_MAX_AGE, MIN_SAMPLES, MISPREDICTED};
-use crate::capacity::{Servers, predict, sustainable};
-use crate::feasibility::lengths;
+use super::policy::{MISPREDICTED, TARGET_UTILIZATION};
+use crate::capacity::{Prediction, Servers, predict, sustainable};
+use crate::feasibility::LengthSource;
 use crate::names::{GroupName, SiteName};
-use crate::snapshot::{LengthMix, Measured, Pool, Survive};
+use crate::snapshot::{Pool, Survive};
 use crate::time::Timestamp;
 use crate::units::Rate;
 
@@ -31,7 +32,6 @@ pub(crate) enum Lack {
 pub(crate) struct Model<'a> {
     pool: &'a Pool,
     options: &'a Options<'a>,
-    lengths: LengthMix,
     /// Sets are asked for again and again while a pass compares them.
     known: RefCell<BTreeMap<Counts, f64>>,
 }
@@ -41,7 +41,6 @@ impl<'a> Model<'a> {
         Self {
             pool,
             options,
-            lengths: lengths(pool),
             known: RefCell::default(),
         }
     }
@@ -51,23 +50,32 @@ impl<'a> Model<'a> {
     /// Latencies far below the prediction are no reason: a pessimistic model only keeps too much. Nor are small ones,
     /// where a histogram's buckets and the network say more than the engine.
     pub(crate) fn optimistic(&self, serving: &Counts, rate: Rate, now: Timestamp) -> bool {
-        let Some(prediction) = predict(&self.servers(serving), &self.lengths, self.pool.discipline, rate) else {
+        let Some(prediction) = self.predict(serving, rate) else {
             return false;
         };
-        self.pool
-            .objectives
-            .iter()
-            .zip(&self.pool.measured)
-            .any(|(objective, measured)| match *measured {
-                Measured::Known {
-                    value_ms, samples, at, ..
-                } if samples >= MIN_SAMPLES && now.since(at) <= MEASURE_MAX_AGE => {
-                    let predicted = prediction.of(objective.metric).at(objective.percentile);
-                    let matters = objective.threshold.as_millis() as f64 / 4.0;
-                    value_ms > matters && value_ms > predicted * MISPREDICTED
-                }
-                _ => false,
+        values(self.pool, now).any(|(objective, value_ms)| {
+            let predicted = prediction.of(objective.metric).at(objective.percentile);
+            let matters = objective.threshold.as_millis() as f64 / 4.0;
+            value_ms > matters && value_ms > predicted * MISPREDICTED
+        })
+    }
+
+    /// How far the worst objective would be from its threshold with `rest` in place of `serving`: what is measured, and the
+    /// model only for what the change adds to it. `None` if it cannot tell.
+    pub(crate) fn strain_with(&self, rest: &Counts, serving: &Counts, rate: Rate, now: Timestamp) -> Option<f64> {
+        let (before, after) = (self.predict(serving, rate)?, self.predict(rest, rate)?);
+        values(self.pool, now)
+            .map(|(objective, value_ms)| {
+                let at = |prediction: &Prediction| prediction.of(objective.metric).at(objective.percentile);
+                let growth = at(&after) / at(&before).max(f64::MIN_POSITIVE);
+                value_ms * growth.max(1.0) / (objective.threshold.as_millis().max(1) as f64)
             })
+            .reduce(f64::max)
+    }
+
+    fn predict(&self, counts: &Counts, rate: Rate) -> Option<Prediction> {
+        let lengths = self.options.feasibility.lengths();
+        predict(&self.servers(counts), lengths, self.pool.discipline, rate)
     }
 
     /// The site of a group, if the pool may run there.
@@ -77,7 +85,7 @@ impl<'a> Model<'a> {
 
     /// Where a group comes in the pool's order.
     pub(crate) fn place(&self, group: &GroupName) -> Place {
-        self.options.place(group, true)
+        self.options.place(group, None)
     }
 
     /// What `counts` sustain while every objective holds.
@@ -86,7 +94,12 @@ impl<'a> Model<'a> {
             return Rate::per_second(*rate);
         }
         let servers = self.servers(counts);
-        let rate = sustainable(&servers, &self.lengths, &self.pool.objectives, self.pool.discipline);
+        let rate = sustainable(
+            &servers,
+            self.options.feasibility.lengths(),
+            &self.pool.objectives,
+            self.pool.discipline,
+        );
         self.known.borrow_mut().insert(counts.clone(), rate.as_per_second());
         rate
     }
@@ -96,7 +109,7 @@ impl<'a> Model<'a> {
             .iter()
             .filter_map(|(group, &count)| {
                 let choice = self.options.choices.get(group)?;
-                (count > 0).then_some(Servers {
+                (count > 0 && choice.routable).then_some(Servers {
                     performance: &choice.performance,
                     count,
                 })
@@ -105,28 +118,75 @@ impl<'a> Model<'a> {
     }
 
     /// What `counts` lack to carry `rate` at `utilization`, and through the loss that the pool wants to survive.
+    ///
+    /// A loss is an exception, for which the reserve for bursts may be used up: what is left has to carry the rate in full when
+    /// capacity is added. The hysteresis between adding and taking away is the same with a loss as without.
     pub(crate) fn lack(&self, counts: &Counts, rate: Rate, utilization: f64) -> Option<Lack> {
         if !self.carries(counts, rate, utilization) {
             return Some(Lack::Capacity);
         }
+        let after_loss = utilization / TARGET_UTILIZATION;
         match self.pool.placement.survive_loss_of {
             Survive::None => None,
             Survive::Server => counts
                 .keys()
-                .any(|group| !self.carries(&without(counts, group), rate, 1.0))
+                .any(|group| !self.carries(&without(counts, group), rate, after_loss))
                 .then_some(Lack::Server),
             Survive::Site => self
                 .sites(counts)
                 .into_iter()
-                .find(|site| !self.carries(&self.without_site(counts, site), rate, 1.0))
+                .find(|site| !self.carries(&self.without_site(counts, site), rate, after_loss))
                 .map(Lack::Site),
         }
     }
 
-    /// Whether `counts` carry `rate` at `utilization`. Nothing at all is always carried.
+    /// Whether there are replicas among `counts` whose figures nobody knows: the spec of their group is broken, say.
+    pub(crate) fn unfathomed(&self, counts: &Counts) -> bool {
+        let known = |group: &GroupName| self.options.choices.contains_key(group);
+        counts.iter().any(|(group, count)| *count > 0 && !known(group))
+    }
+
+    /// Whether one more server of `group` brings `counts` nearer to what they lack.
+    ///
+    /// Not every server does: where requests are sent to all servers alike, the slowest one sets the pace. As many as
+    /// `offered` of them may still do what the first one does not.
+    pub(crate) fn helps(&self, counts: &Counts, group: &GroupName, offered: u32, lack: &Lack, rate: Rate) -> bool {
+        let mut all = counts.clone();
+        *all.entry(group.clone()).or_default() += offered;
+        self.strength(&with(counts, group), lack) > self.strength(counts, lack)
+            || self.lack(&all, rate, TARGET_UTILIZATION).is_none()
+    }
+
+    /// Whether one more server of `group` lowers what all sustain.
+    pub(crate) fn harms(&self, counts: &Counts, group: &GroupName) -> bool {
+        self.sustainable(&with(counts, group)) < self.sustainable(counts)
+    }
+
+    /// Whether it has nothing to say: with lengths that nobody has measured lately every objective is out of reach anywhere.
+    pub(crate) fn is_silent(&self) -> bool {
+        self.options.feasibility.source() != LengthSource::Measured
+            && self.options.choices.values().all(|choice| choice.doubt.is_some())
+    }
+
+    /// What is left of `counts` when that happens whose consequences are lacking, in requests per second.
+    fn strength(&self, counts: &Counts, lack: &Lack) -> f64 {
+        let left = |counts: &Counts| self.sustainable(counts).as_per_second();
+        match lack {
+            Lack::Capacity => left(counts),
+            Lack::Server => counts
+                .keys()
+                .map(|group| left(&without(counts, group)))
+                .reduce(f64::min)
+                .unwrap_or(0.0),
+            Lack::Site(site) => left(&self.without_site(counts, site)),
+        }
+    }
+
+    /// Whether `counts` carry `rate` at `utilization`. Nothing at all is always carried, and replicas whose figures nobody
+    /// knows are believed to carry what arrives: if they do not, measured objectives say so.
     pub(crate) fn carries(&self, counts: &Counts, rate: Rate, utilization: f64) -> bool {
         let needed = rate.as_per_second();
-        needed <= 0.0 || self.sustainable(counts).as_per_second() * utilization >= needed
+        needed <= 0.0 || self.unfathomed(counts) || self.sustainable(counts).as_per_second() * utilization >= needed
     }
 
     fn sites(&self, counts: &Counts) -> Vec<SiteName> {

@@ -30,11 +30,25 @@ pub(crate) const REACT_AFTER: Span = Span::from_minutes(1);
 /// After an addition the reactive rule waits: percentiles are measured over five minutes and still show the time before.
 pub(crate) const REACT_COOLDOWN: Span = Span::from_minutes(5);
 
+/// The reactive rule adds until there are so many times the replicas there were when the objective began to be missed, or
+/// until the model sees so many times the demand carried. The model is believed within this factor: beyond it, something else
+/// is wrong, and more of the same is no cure.
+pub(crate) const REACT_MOST: u32 = 2;
+
+/// Servers must be missing for so long before one is paid for: longer than a wrong sample or a burst stays in the shorter one of the two windows
+/// that demand is measured over, and little beside a lead time and a lease.
+pub(crate) const PURCHASE_DWELL: Span = Span::from_secs(90);
+
 /// Fewer requests than this say nothing about a percentile.
 pub(crate) const MIN_SAMPLES: u64 = 20;
 
-/// Nothing is taken out while a measured percentile is above this share of its threshold.
+/// While a measured percentile is above this share of its threshold, something is taken out only if the rest is certain to
+/// stay below [`NO_COMFORT`].
 pub(crate) const COMFORT: f64 = 0.8;
+
+/// Nothing is taken out if a percentile would be above this share of its threshold then: what is measured now, and the
+/// model for the difference. Some objectives are close to what an idle server does, and no number of servers changes that.
+pub(crate) const NO_COMFORT: f64 = 0.95;
 
 /// A model that predicts less than half of what is measured is not used to take capacity away. One that predicts more
 /// errs on the safe side.
@@ -50,8 +64,22 @@ pub(crate) const SERVER_IDLE_HOLD_DOWN: Span = Span::from_minutes(5);
 /// drain takes longer is billed by the second.
 pub(crate) const DRAIN_ESTIMATE: Span = Span::from_minutes(2);
 
+/// What has to go and is held for longer than this needs people: the object says that it is stalled, and why.
+pub(crate) const HELD_LIMIT: Span = Span::from_hours(1);
+
 /// How long before its paid term ends the work of a leased server moves to an own one: load, then drain.
 pub(crate) const RETURN_LEAD: Span = Span::from_minutes(5);
 
 /// A site that does not answer is believed to serve on for so long, if nothing is measured to the contrary.
 pub(crate) const LOST_GRACE: Span = Span::from_minutes(2);
+
+/// Servers that were seen last in a group which cannot be looked at now (its provider does not list them, its spec is
+/// broken, people paused it) are expected for so long, and not bought a second time elsewhere. More than a provider's API
+/// is away for a roll-out, less than most servers take to come.
+pub(crate) const EXPECTED_GRACE: Span = Span::from_minutes(10);
+
+/// A Ready replica whose engine does not answer for so long is out of capacity: two looks of 15 s.
+pub(crate) const SILENT_AFTER: Span = Span::from_secs(30);
+
+/// What a replica may take to become ready beside three load times: an image is pulled, weights are fetched.
+pub(crate) const START_ALLOWANCE: Span = Span::from_minutes(10);

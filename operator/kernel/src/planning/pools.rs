@@ -4,22 +4,24 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::conditions::pool::{Findings, outlook};
 use super::crew::{Crew, Standing, count, voluntary};
-use super::demand::{Need, need};
+use super::demand::{Need, need, remembered_lengths};
 use super::draft::Draft;
 use super::drains;
-use super::grow::{Growth, grow, missing_since};
-use super::leave::{leave, preempt, roll};
+use super::grow::{Growth, grow};
+use super::leave::{Leave, leave, preempt, roll};
 use super::model::{Counts, Model, total, with, without};
 use super::options::Options;
-use super::policy::REACT_AFTER;
+use super::policy::{HELD_LIMIT, PURCHASE_DWELL, REACT_AFTER};
+use super::preempt::yielding;
+use super::react::episode;
 use super::servers::Claims;
-use super::shrink::{Case, Shrinkage, Verdict, shrink};
+use super::shrink::{Case, Shrinkage, Surplus, shrink};
 use super::slots::{Slot, Source, slots, take};
 use super::stock::{Ask, Stock};
-use super::world::{World, is_usable};
+use super::world::World;
 use crate::lifecycle::{Drain, ReplicaState};
-use crate::names::{GroupName, PoolId, ReplicaName};
-use crate::plan::{Action, Rejected};
+use crate::names::{GroupName, PoolId, ReplicaId};
+use crate::plan::{Action, Rejected, Verdict};
 use crate::reason::{Problem, Reason};
 use crate::snapshot::{Pool, PoolMemory};
 
@@ -32,6 +34,20 @@ pub(crate) struct Shared<'a> {
     /// Servers that pools of higher priority take from those that are still to come.
     pub(crate) preempted: BTreeMap<&'a PoolId, Counts>,
     pub(crate) draft: Draft,
+}
+
+impl<'a> Shared<'a> {
+    /// Takes the server of `slot` from `owner`.
+    fn preempt(&mut self, slot: &Slot, owner: &'a PoolId) {
+        let Source::Vacating(server) = &slot.source else {
+            return;
+        };
+        let taken = self.preempted.entry(owner).or_default();
+        *taken.entry(slot.group.clone()).or_default() += 1;
+        *self.draining.entry(slot.group.clone()).or_default() += 1;
+        // No third pool takes it as well.
+        self.claims.kept.insert((slot.group.clone(), server.clone()));
+    }
 }
 
 /// Who yields to whom: a smaller rank takes from a larger one.
@@ -71,16 +87,20 @@ pub(crate) fn decide<'a>(world: &World<'a>, mut crew: Crew<'a>, below: &[Crew<'a
         target: step.target.clone(),
         growth: Growth::default(),
         shrinkage: None,
+        held: None,
         kept: 0,
         memory: pool.memory.clone(),
     };
     if !pool.paused {
         findings.growth = step.add(below);
         findings.shrinkage = step.reduce(&findings.growth);
-        step.send_off(findings.growth.short.is_none());
+        findings.held = step.send_off(findings.growth.short.is_none());
+        findings.held = findings
+            .held
+            .or_else(|| step.above_maximum(findings.shrinkage.as_ref()));
         step.open();
         findings.kept = drains::run(world, &crew, &step.recalled, &mut step.shared.draft).kept;
-        findings.memory = step.remember(&findings.growth, findings.shrinkage.as_ref());
+        findings.memory = step.remember(&findings.growth, findings.shrinkage.as_ref(), findings.held.as_ref());
         findings.target = step.target.clone();
     }
     step.claim();
@@ -100,9 +120,9 @@ struct Step<'s, 'a> {
     /// Why groups that the pool may use have nothing to give.
     unavailable: BTreeMap<GroupName, Problem>,
     /// Replicas whose drain is called off in this pass.
-    recalled: BTreeSet<ReplicaName>,
+    recalled: BTreeSet<ReplicaId>,
     /// Replicas whose drain begins in this pass.
-    going: BTreeSet<ReplicaName>,
+    going: BTreeSet<ReplicaId>,
     shared: &'s mut Shared<'a>,
 }
 
@@ -116,7 +136,8 @@ impl<'a> Step<'_, 'a> {
         let (offers, none) = slots(self.crew, self.options, &self.shared.stock, most);
         self.unavailable = none;
         let mut growth = self.grow(offers.clone());
-        if growth.short.is_some() {
+        let unconfirmed = |problem: &Problem| problem.reason == Reason::DemandUnconfirmed;
+        if growth.short.as_ref().is_some_and(|problem| !unconfirmed(problem)) {
             growth = self.preempting(offers, below, growth);
         }
         for (slot, reason, message) in &growth.slots {
@@ -125,64 +146,39 @@ impl<'a> Step<'_, 'a> {
         growth
     }
 
-    fn grow(&mut self, offers: Vec<Slot>) -> Growth {
-        let now = self.world.now;
-        grow(self.crew, self.model, self.need, offers, &mut self.unavailable, now)
-    }
-
-    /// Tries again with servers of pools that yield to this one.
+    /// Tries again with servers of pools that yield to this one, before anything is merely proposed.
     fn preempting(&mut self, mut offers: Vec<Slot>, below: &[Crew<'a>], growth: Growth) -> Growth {
-        let owners = self.yielding(below);
+        let owners = yielding(self.world, self.crew, self.options, below, self.shared);
         if owners.is_empty() {
             return growth;
         }
-        offers.extend(owners.keys().cloned());
+        let proposed = offers.iter().position(|slot| slot.verdict == Verdict::Propose);
+        let at = proposed.unwrap_or(offers.len());
+        offers.splice(at..at, owners.keys().cloned());
         let again = self.grow(offers);
-        if again.slots.len() <= growth.slots.len() {
+        if again.taken().count() <= growth.taken().count() {
             return growth;
         }
-        for (slot, _, _) in &again.slots {
-            if let (Some(owner), Source::Vacating(server)) = (owners.get(slot), &slot.source) {
-                let taken = self.shared.preempted.entry(owner).or_default();
-                *taken.entry(slot.group.clone()).or_default() += 1;
-                // No third pool takes it as well.
-                self.shared.claims.kept.insert((slot.group.clone(), server.clone()));
+        for (slot, _, _) in again.taken() {
+            if let Some(owner) = owners.get(slot) {
+                self.shared.preempt(slot, owner);
             }
         }
         again
     }
 
-    /// Servers that this pool could use and that run replicas of pools that yield to it, with those pools.
-    fn yielding(&self, below: &[Crew<'a>]) -> BTreeMap<Slot, &'a PoolId> {
-        let mut owners = BTreeMap::new();
-        let yields = |other: &&Crew| rank(other.pool) > rank(self.crew.pool) && !other.pool.paused;
-        for other in below.iter().filter(yields) {
-            for member in other.of(Standing::Keeper).filter(|member| !member.hands_off) {
-                let replica = member.replica;
-                let open = self
-                    .options
-                    .choices
-                    .get(&replica.group)
-                    .is_some_and(|choice| choice.open);
-                let usable = member
-                    .server
-                    .is_some_and(|server| is_usable(server) && server.proven >= self.crew.pool.placement.minimum_trust);
-                let target = (replica.group.clone(), replica.server.clone());
-                if open && usable && !self.shared.claims.kept.contains(&target) {
-                    let (group, server) = target;
-                    let source = Source::Vacating(server);
-                    owners.insert(Slot { group, source }, other.id);
-                }
-            }
-        }
-        owners
+    fn grow(&mut self, offers: Vec<Slot>) -> Growth {
+        let now = self.world.now;
+        grow(self.crew, self.model, self.need, offers, &mut self.unavailable, now)
     }
 
     /// Takes one out, or moves work, if less would do.
     fn reduce(&mut self, growth: &Growth) -> Option<Shrinkage> {
         let pool = self.crew.pool;
         let above = total(&self.target) > pool.replicas.max;
-        let enough = growth.slots.is_empty() && (growth.short.is_none() || above);
+        // A spare for which the spec has no room is no reason to keep anything else.
+        let roomless = |problem: &Problem| problem.reason == Reason::SpareForLoss;
+        let enough = growth.taken().next().is_none() && (growth.short.as_ref().is_none_or(roomless) || above);
         if pool.deleting || !enough {
             return None;
         }
@@ -197,27 +193,33 @@ impl<'a> Step<'_, 'a> {
             draining: &self.shared.draining,
         });
         match &shrinkage.verdict {
-            Verdict::Remove(name, reason, message, rejected) => {
+            Surplus::Remove(name, reason, message, rejected) => {
                 if let Some(victim) = pool.running.get(name) {
                     self.target = without(&self.target, &victim.group);
                     *self.shared.draining.entry(victim.group.clone()).or_default() += 1;
                 }
                 self.begin_drain(name, *reason, message, rejected);
             }
-            Verdict::Move(slots, message) => {
+            Surplus::Move(slots, message) => {
                 for slot in slots {
                     self.take_slot(slot, Reason::ReturnToOwned, message);
                 }
             }
-            Verdict::Hold(_, Some(until)) => self.shared.draft.wake(*until),
-            Verdict::Hold(_, None) | Verdict::Needed => {}
+            Surplus::Hold(_, Some(until)) => self.shared.draft.wake(*until),
+            Surplus::Hold(_, None) | Surplus::Needed => {}
         }
         Some(shrinkage)
     }
 
-    /// Begins the drain of those that have to go and can.
-    fn send_off(&mut self, replaceable: bool) {
-        let leaving = leave(
+    /// Why there are still more than the spec allows, if so.
+    fn above_maximum(&self, shrinkage: Option<&Shrinkage>) -> Option<Problem> {
+        let above = total(&self.target) > self.crew.pool.replicas.max;
+        shrinkage.and_then(Shrinkage::held).filter(|_| above).cloned()
+    }
+
+    /// Begins the drain of those that have to go and can. Why others stay, if any do.
+    fn send_off(&mut self, replaceable: bool) -> Option<Problem> {
+        let Leave { going, held } = leave(
             self.world,
             self.crew,
             self.model,
@@ -226,14 +228,17 @@ impl<'a> Step<'_, 'a> {
             replaceable,
             &mut self.shared.draining,
         );
-        for (name, reason, message) in leaving {
+        for (name, reason, message) in going {
             self.begin_drain(&name, reason, &message, &[]);
         }
+        held
     }
 
     /// Turns one slot into decisions, and takes it off the shelves.
     fn take_slot(&mut self, slot: &Slot, reason: Reason, message: &str) {
-        self.target = with(&self.target, &slot.group);
+        if slot.verdict == Verdict::Act {
+            self.target = with(&self.target, &slot.group);
+        }
         let pool = self.crew.id.clone();
         let alternatives = || self.options.alternatives(&slot.group, &self.unavailable);
         let mut server_state = None;
@@ -261,6 +266,7 @@ impl<'a> Step<'_, 'a> {
                 let ask = Ask {
                     reason: Reason::ServersNeeded,
                     message: format!("for pool {pool}: {message}"),
+                    verdict: slot.verdict,
                     rejected: alternatives(),
                 };
                 self.shared.stock.shelf(&slot.group).asked.push(ask);
@@ -271,7 +277,7 @@ impl<'a> Step<'_, 'a> {
         take(slot, &mut self.shared.stock, server_state);
     }
 
-    fn begin_drain(&mut self, name: &ReplicaName, reason: Reason, message: &str, rejected: &[Rejected]) {
+    fn begin_drain(&mut self, name: &ReplicaId, reason: Reason, message: &str, rejected: &[Rejected]) {
         let Some(replica) = self.crew.pool.running.get(name) else {
             return;
         };
@@ -334,28 +340,32 @@ impl<'a> Step<'_, 'a> {
         }
     }
 
-    fn remember(&mut self, growth: &Growth, shrinkage: Option<&Shrinkage>) -> PoolMemory {
+    fn remember(&mut self, growth: &Growth, shrinkage: Option<&Shrinkage>, held: Option<&Problem>) -> PoolMemory {
         let (old, now) = (&self.crew.pool.memory, self.world.now);
         let target = total(&self.target);
-        let grown = target > old.target.unwrap_or(0) && (!growth.slots.is_empty() || old.target.is_none());
-        let removed = matches!(
-            shrinkage,
-            Some(Shrinkage {
-                verdict: Verdict::Remove(..),
-                ..
-            })
-        );
+        let grown = target > old.target.unwrap_or(0) && (growth.taken().next().is_some() || old.target.is_none());
+        let removed = shrinkage.is_some_and(|shrinkage| matches!(shrinkage.verdict, Surplus::Remove(..)));
         let surplus = shrinkage.is_some_and(|shrinkage| shrinkage.surplus);
-        let missing = missing_since(self.crew, now);
-        if let Some(since) = missing {
-            self.shared.draft.wake(since + REACT_AFTER);
+        let missing = episode(self.crew, total(&count(self.crew.keepers())), now);
+        let held_since = held.map(|_| old.held_since.unwrap_or(now));
+        let wakes = [
+            missing.map(|episode| episode.since + REACT_AFTER),
+            growth.short_since.map(|since| since + PURCHASE_DWELL),
+            held_since.map(|since| since + HELD_LIMIT),
+        ];
+        for at in wakes.into_iter().flatten() {
+            self.shared.draft.wake(at);
         }
         PoolMemory {
             last_added: if grown { Some(now) } else { old.last_added },
             last_removed: if removed { Some(now) } else { old.last_removed },
             surplus_since: surplus.then(|| old.surplus_since.unwrap_or(now)),
-            missing_objective_since: missing,
+            missing_objective_since: missing.map(|episode| episode.since),
+            missing_objective_from: missing.map(|episode| episode.from),
+            short_since: growth.short_since,
+            held_since,
             target: Some(target),
+            lengths: remembered_lengths(self.crew.pool, now),
         }
     }
 }

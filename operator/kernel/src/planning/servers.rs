@@ -8,10 +8,10 @@ use std::collections::BTreeSet;
 use super::draft::Draft;
 use super::policy::{DRAIN_ESTIMATE, SERVER_IDLE_HOLD_DOWN};
 use super::stock::{Ask, Shelf, Stock, retained_until};
-use super::world::{World, is_usable};
-use crate::lifecycle::{ServerState, server::SUSPECT_LIMIT};
+use super::world::{World, dead_at, is_usable};
+use crate::lifecycle::{NodeHealth, ReplicaState, ServerState};
 use crate::names::{GroupName, PoolId, ServerName};
-use crate::plan::Action;
+use crate::plan::{Action, Verdict};
 use crate::reason::Reason;
 use crate::snapshot::{Group, Mode, Replica, Server};
 use crate::time::Timestamp;
@@ -29,19 +29,24 @@ pub(crate) struct Claims {
 pub(crate) fn manage(world: &World, stock: &mut Stock, claims: &Claims, draft: &mut Draft) {
     for (name, group) in &world.snapshot.groups {
         let mut memory = group.memory.clone();
+        let shelf = stock.shelf(name);
         if world.hands_off(name).is_none() && group.inventory.is_known() {
-            let shelf = stock.shelf(name);
             call_back(name, group, shelf, claims, draft);
             keep_minimum(name, group, shelf);
             if ask(name, group, shelf, draft) {
                 memory.last_requested_at = Some(world.now);
             }
-            if give_back(world, name, group, shelf, claims, draft) {
-                memory.last_released_at = Some(world.now);
-            }
-            if let Some(at) = shelf.retry_at {
-                draft.wake(at);
-            }
+            let returns = Returns {
+                world,
+                name,
+                group,
+                shelf,
+                claims,
+            };
+            returns.decide(draft);
+        }
+        if let Some(at) = shelf.retry_at {
+            draft.wake(at);
         }
         draft.plan.groups.entry(name.clone()).or_default().memory = memory;
     }
@@ -50,7 +55,9 @@ pub(crate) fn manage(world: &World, stock: &mut Stock, claims: &Claims, draft: &
 fn call_back(name: &GroupName, group: &Group, shelf: &mut Shelf, claims: &Claims, draft: &mut Draft) {
     for (server_name, server) in group.inventory.servers() {
         let kept = claims.kept.contains(&(name.clone(), server_name.clone()));
-        if server.state == ServerState::Draining && !server.cordoned && kept {
+        // A machine that is silent is not called back: its drain was for that.
+        let answers = server.state == ServerState::Draining && server.node == NodeHealth::Ready;
+        if answers && kept && !server.cordoned && !group.deleting {
             shelf.reclaimed.insert(server_name.clone());
         }
     }
@@ -74,6 +81,9 @@ fn keep_minimum(name: &GroupName, group: &Group, shelf: &mut Shelf) {
         .values()
         .filter(|server| server.state == ServerState::Ready || server.state.is_coming())
         .count();
+    if group.deleting {
+        return;
+    }
     let there = there + shelf.reclaimed.len() + shelf.asked.len();
     let minimum = usize::try_from(group.size.min).unwrap_or(usize::MAX);
     for _ in there..minimum {
@@ -84,131 +94,262 @@ fn keep_minimum(name: &GroupName, group: &Group, shelf: &mut Shelf) {
         shelf.asked.push(Ask {
             reason: Reason::GroupBelowMinimum,
             message: format!("group {name} has {there} of at least {minimum} servers"),
+            verdict: Verdict::Act,
             rejected: Vec::new(),
         });
     }
 }
 
-/// Asks for servers by the lowest free names. True if there were any to ask for.
-fn ask(name: &GroupName, group: &Group, shelf: &Shelf, draft: &mut Draft) -> bool {
+/// Asks for servers by the lowest free names, those that are only proposed last. True if any are asked for.
+fn ask(name: &GroupName, group: &Group, shelf: &mut Shelf, draft: &mut Draft) -> bool {
     let servers = group.inventory.servers();
     let names = (0u32..)
         .map(|ordinal| ServerName::new(format!("{name}-{ordinal}")))
         .filter(|server| !servers.contains_key(server));
+    for ask in &mut shelf.asked {
+        ask.verdict = ask.verdict.max(by_mode(group));
+    }
+    shelf.asked.sort_by_key(|ask| ask.verdict);
     for (ask, server) in shelf.asked.iter().zip(names) {
-        draft.decide_against(
-            Action::RequestServer {
-                group: name.clone(),
-                server,
-            },
+        let group = name.clone();
+        let action = Action::RequestServer { group, server };
+        draft.gated(
+            ask.verdict,
+            action,
             ask.reason,
             ask.message.clone(),
             ask.rejected.clone(),
         );
     }
-    !shelf.asked.is_empty()
+    shelf.asked.iter().any(|ask| ask.verdict == Verdict::Act)
 }
 
-/// Drains what nobody needs, and gives back what is empty. True if something was given back.
-fn give_back(
-    world: &World,
-    name: &GroupName,
-    group: &Group,
-    shelf: &Shelf,
-    claims: &Claims,
-    draft: &mut Draft,
-) -> bool {
-    if group.provider.always_on || group.mode == Mode::Advise {
-        return false;
+/// Whether the group may act by itself where money is spent or saved. Who deletes a group has decided to do without its
+/// servers.
+fn by_mode(group: &Group) -> Verdict {
+    match group.mode {
+        Mode::Approve | Mode::Advise if !group.deleting => Verdict::Propose,
+        Mode::Auto | Mode::Approve | Mode::Advise => Verdict::Act,
     }
-    let servers = group.inventory.servers();
-    let alive = |server: &Server| server.state == ServerState::Ready || server.state.is_coming();
-    let mut left = servers.values().filter(|server| alive(server)).count();
-    let minimum = usize::try_from(group.size.min).unwrap_or(usize::MAX);
-    // All or nothing, where the provider picks the victim itself.
-    let all_idle = group.size.min == 0
-        && shelf.asked.is_empty()
-        && shelf.reclaimed.is_empty()
-        && servers.iter().all(|(server_name, server)| {
-            server.state == ServerState::Draining || is_surplus(world, name, group, server_name, server, shelf, claims)
-        });
-    let mut released = false;
-    for (server_name, server) in servers {
-        if server.held || shelf.reclaimed.contains(server_name) {
-            continue;
-        }
-        let empty = world.occupants(group, server_name).is_empty();
-        let chosen = group.provider.releases_chosen || all_idle;
-        let target = (name.clone(), server_name.clone());
-        match server.state {
-            ServerState::Failed if empty && group.provider.releases_chosen => {
-                let until = retained_until(server);
-                if world.now >= until {
-                    let message = format!("server {server_name} did not come up by {}", server.since);
-                    release(target, Reason::LeaseLate, message, draft);
-                    released = true;
-                } else {
-                    draft.wake(until);
-                }
-            }
-            ServerState::Draining if empty && chosen => match server.lease {
-                Some(lease) if world.now < lease.minimum_until => draft.wake(lease.minimum_until),
-                lease => {
-                    let (reason, message) = match lease {
-                        Some(lease) => (
-                            Reason::LeaseEnded,
-                            format!("paid until {} and not needed", lease.minimum_until),
-                        ),
-                        None => (Reason::ServerIdle, "it is empty and not needed".to_owned()),
-                    };
-                    release(target, reason, message, draft);
-                    released = true;
-                }
-            },
-            ServerState::Suspect if chosen && world.now >= server.since + SUSPECT_LIMIT => {
-                let message = format!("server {server_name} has not answered since {}", server.since);
-                drain(target, Reason::ReplicaLost, message, draft);
-            }
-            ServerState::Suspect => draft.wake(server.since + SUSPECT_LIMIT),
-            ServerState::Ready
-                if chosen && left > minimum && is_surplus(world, name, group, server_name, server, shelf, claims) =>
-            {
-                let vacated = claims.vacated.contains(&target);
-                if let Some(until) = wait_until(world, group, server, vacated) {
-                    draft.wake(until);
-                } else {
-                    let reason = if server.lease.is_some() {
-                        Reason::LeaseEnded
-                    } else {
-                        Reason::ServerIdle
-                    };
-                    drain(target, reason, format!("nothing needs server {server_name}"), draft);
-                    left -= 1;
-                }
-            }
-            _ => {}
-        }
-    }
-    released
 }
 
-fn is_surplus(
-    world: &World,
-    name: &GroupName,
-    group: &Group,
-    server_name: &ServerName,
-    server: &Server,
-    shelf: &Shelf,
-    claims: &Claims,
-) -> bool {
-    let target = (name.clone(), server_name.clone());
-    let nobody = world.occupants(group, server_name).is_empty();
-    is_usable(server)
-        && !claims.kept.contains(&target)
-        && (claims.vacated.contains(&target)
-            || (shelf.vacating.contains(server_name)
-                && world.occupants(group, server_name).iter().all(leaves_for_good))
-            || (nobody && shelf.free.contains(server_name)))
+/// What becomes of the servers of one group that nobody needs, or that do not answer.
+struct Returns<'r, 'a> {
+    world: &'r World<'a>,
+    name: &'r GroupName,
+    group: &'a Group,
+    shelf: &'r Shelf,
+    claims: &'r Claims,
+}
+
+impl Returns<'_, '_> {
+    /// Drains what nobody needs, and gives back what is empty.
+    fn decide(&self, draft: &mut Draft) {
+        let group = self.group;
+        if group.provider.always_on || (group.mode == Mode::Advise && !group.deleting) {
+            return;
+        }
+        let servers = group.inventory.servers();
+        let alive = |server: &Server| server.state == ServerState::Ready || server.state.is_coming();
+        let mut left = servers.values().filter(|server| alive(server)).count();
+        let minimum = usize::try_from(self.minimum()).unwrap_or(usize::MAX);
+        let chosen = group.provider.releases_chosen || self.all_idle();
+        for (server_name, server) in servers {
+            if server.held || self.shelf.reclaimed.contains(server_name) {
+                continue;
+            }
+            match server.state {
+                ServerState::Ready if chosen && (left > minimum || group.deleting) => {
+                    left -= usize::from(self.drain_surplus(server_name, server, draft));
+                }
+                ServerState::Suspect if chosen => self.drain_silent(server_name, server, draft),
+                ServerState::Draining if chosen => self.release_drained(server_name, server, draft),
+                ServerState::Failed if chosen => self.release_failed(server_name, server, draft),
+                state if chosen && state.is_coming() && group.deleting => {
+                    self.release(server_name, Reason::GroupDeleted, "it is not needed any more", draft);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Kept even without demand.
+    fn minimum(&self) -> u32 {
+        if self.group.deleting { 0 } else { self.group.size.min }
+    }
+
+    /// All or nothing, where the provider picks the victim itself.
+    fn all_idle(&self) -> bool {
+        let idle = |(name, server): (&ServerName, &Server)| match server.state {
+            ServerState::Draining
+            | ServerState::Releasing
+            | ServerState::Recycling
+            | ServerState::Gone
+            | ServerState::Failed => !self.is_kept(name),
+            ServerState::Suspect => self.world.is_dead(server) && !self.is_kept(name),
+            ServerState::Ready => self.is_surplus(name, server),
+            ServerState::Requested | ServerState::Provisioning | ServerState::Booting => self.group.deleting,
+        };
+        self.minimum() == 0
+            && self.shelf.asked.is_empty()
+            && self.shelf.reclaimed.is_empty()
+            && self.group.inventory.servers().iter().all(idle)
+    }
+
+    fn drain_surplus(&self, name: &ServerName, server: &Server, draft: &mut Draft) -> bool {
+        if !self.is_surplus(name, server) {
+            return false;
+        }
+        let target = self.target(name);
+        if let Some(until) = self.wait_until(server, self.claims.vacated.contains(&target)) {
+            draft.wake(until);
+            return false;
+        }
+        let reason = match server.lease {
+            _ if self.group.deleting => Reason::GroupDeleted,
+            Some(_) => Reason::LeaseEnded,
+            None => Reason::ServerIdle,
+        };
+        self.drain(name, reason, format!("nothing needs server {name}"), draft);
+        true
+    }
+
+    /// A machine that does not answer is marked once it is given up, so that nothing lands there if it comes back.
+    fn drain_silent(&self, name: &ServerName, server: &Server, draft: &mut Draft) {
+        if self.is_kept(name) {
+            return;
+        }
+        if self.world.is_dead(server) {
+            let message = format!("server {name} has not answered since {}", server.since);
+            self.drain(name, Reason::ServerLost, message, draft);
+        } else if let Some(at) = dead_at(server) {
+            draft.wake(at);
+        }
+    }
+
+    fn release_drained(&self, name: &ServerName, server: &Server, draft: &mut Draft) {
+        if !self.is_spent(name, server, draft) {
+            return;
+        }
+        if let NodeHealth::Down { since } = server.node
+            && self.world.is_dead(server)
+        {
+            // Paid or not: it is of no use, and its place in the group is needed for one that is.
+            let message = format!("it has not answered since {since}, and nothing runs there any more");
+            self.release(name, Reason::ServerLost, &message, draft);
+            return;
+        }
+        match server.lease {
+            Some(lease) if self.world.now < lease.minimum_until && !self.group.deleting => {
+                draft.wake(lease.minimum_until);
+            }
+            _ if self.group.deleting => {
+                self.release(name, Reason::GroupDeleted, "the group is being deleted", draft);
+            }
+            Some(lease) => {
+                let message = format!("paid until {} and not needed", lease.minimum_until);
+                self.release(name, Reason::LeaseEnded, &message, draft);
+            }
+            None => self.release(name, Reason::ServerIdle, "it is empty and not needed", draft),
+        }
+    }
+
+    fn release_failed(&self, name: &ServerName, server: &Server, draft: &mut Draft) {
+        if self.is_kept(name) || !self.is_spent(name, server, draft) {
+            return;
+        }
+        let until = retained_until(server);
+        if self.world.now < until && !self.group.deleting {
+            draft.wake(until);
+            return;
+        }
+        // Its Node may be there, and a late machine may still become Ready: nothing must land there.
+        let (reason, message) = match server.node {
+            NodeHealth::Ready => (Reason::ServerFailed, "its provider gave it up".to_owned()),
+            _ => (
+                Reason::LeaseLate,
+                format!("server {name} did not come up by {}", server.since),
+            ),
+        };
+        self.drain(name, reason, message.clone(), draft);
+        self.release(name, reason, &message, draft);
+    }
+
+    /// Nothing stands on the server, or nothing that stands there can answer any more.
+    fn is_spent(&self, name: &ServerName, server: &Server, draft: &mut Draft) -> bool {
+        let occupants = self.world.occupants(self.group, name);
+        if occupants.is_empty() {
+            return true;
+        }
+        // Nobody ends the Pods of a machine that is dead: they stay Terminating until its Node is gone. The time that they
+        // were promised has to be over all the same.
+        let leaves_at = |replica: &Replica| match replica.state {
+            ReplicaState::Ended => Some(self.world.now),
+            ReplicaState::Terminating => Some(replica.since),
+            _ => None,
+        };
+        let ends: Option<Vec<Timestamp>> = occupants.iter().map(|(_, replica)| leaves_at(replica)).collect();
+        match ends.and_then(|ends| ends.into_iter().max()) {
+            Some(end) if self.world.is_dead(server) && self.world.now < end => {
+                draft.wake(end);
+                false
+            }
+            Some(_) => self.world.is_dead(server),
+            None => false,
+        }
+    }
+
+    fn is_kept(&self, server: &ServerName) -> bool {
+        self.claims.kept.contains(&self.target(server))
+    }
+
+    fn is_surplus(&self, name: &ServerName, server: &Server) -> bool {
+        let occupants = self.world.occupants(self.group, name);
+        if self.is_kept(name) {
+            return false;
+        }
+        if self.group.deleting {
+            return !server.held && occupants.is_empty();
+        }
+        is_usable(server)
+            && (self.claims.vacated.contains(&self.target(name))
+                || (self.shelf.vacating.contains(name) && occupants.iter().all(leaves_for_good))
+                || (occupants.is_empty() && self.shelf.free.contains(name)))
+    }
+
+    /// Until when a server that nobody needs is kept nevertheless.
+    fn wait_until(&self, server: &Server, vacated: bool) -> Option<Timestamp> {
+        if self.group.deleting {
+            return None;
+        }
+        if let Some(until) = self.world.paid_until(server) {
+            return Some(until - DRAIN_ESTIMATE);
+        }
+        // The pool that leaves it has already held down.
+        if vacated {
+            return None;
+        }
+        let since = server
+            .since
+            .max(self.group.memory.last_requested_at.unwrap_or_default());
+        let until = since + SERVER_IDLE_HOLD_DOWN;
+        (self.world.now < until).then_some(until)
+    }
+
+    fn target(&self, server: &ServerName) -> (GroupName, ServerName) {
+        (self.name.clone(), server.clone())
+    }
+
+    fn drain(&self, server: &ServerName, reason: Reason, message: String, draft: &mut Draft) {
+        let (group, server) = self.target(server);
+        draft.decide(Action::DrainServer { group, server }, reason, message);
+    }
+
+    fn release(&self, server: &ServerName, reason: Reason, message: &str, draft: &mut Draft) {
+        let (group, server) = self.target(server);
+        let action = Action::ReleaseServer { group, server };
+        draft.gated(by_mode(self.group), action, reason, message, Vec::new());
+    }
 }
 
 /// A replica whose pool does not want its server back.
@@ -222,28 +363,8 @@ fn leaves_for_good((_, replica): &(&PoolId, &Replica)) -> bool {
                 | Reason::LeaseEnded
                 | Reason::PoolDeleted
                 | Reason::NoLongerPermitted
+                | Reason::NoLongerSelected
+                | Reason::GroupDeleted
         )
     })
-}
-
-/// Until when a server that nobody needs is kept nevertheless.
-fn wait_until(world: &World, group: &Group, server: &Server, vacated: bool) -> Option<Timestamp> {
-    if let Some(until) = world.paid_until(server) {
-        return Some(until - DRAIN_ESTIMATE);
-    }
-    // The pool that leaves it has already held down.
-    if vacated {
-        return None;
-    }
-    let since = server.since.max(group.memory.last_requested_at.unwrap_or_default());
-    let until = since + SERVER_IDLE_HOLD_DOWN;
-    (world.now < until).then_some(until)
-}
-
-fn drain((group, server): (GroupName, ServerName), reason: Reason, message: String, draft: &mut Draft) {
-    draft.decide(Action::DrainServer { group, server }, reason, message);
-}
-
-fn release((group, server): (GroupName, ServerName), reason: Reason, message: String, draft: &mut Draft) {
-    draft.decide(Action::ReleaseServer { group, server }, reason, message);
 }

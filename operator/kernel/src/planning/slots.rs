@@ -4,24 +4,27 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::crew::{Crew, recallable};
 use super::options::{Options, Place};
-use super::stock::Stock;
+use super::stock::{Shelf, Stock};
 use crate::lifecycle::ServerState;
-use crate::names::{GroupName, ReplicaName, ServerName};
+use crate::names::{GroupName, ReplicaId, ServerName};
+use crate::plan::Verdict;
 use crate::reason::{Problem, Reason};
-use crate::snapshot::Mode;
+use crate::snapshot::Server;
 
 /// One place for one more replica.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Slot {
     pub(crate) group: GroupName,
     pub(crate) source: Source,
+    /// Whether it may be taken, or only proposed.
+    pub(crate) verdict: Verdict,
 }
 
 /// What makes the place. The order is the order of preference within a group.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Source {
     /// A replica of the pool itself, whose drain is called off.
-    Recall(ReplicaName, ServerName),
+    Recall(ReplicaId, ServerName),
     /// An empty server.
     Free(ServerName),
     /// A server that is being emptied and stays after all.
@@ -41,6 +44,9 @@ impl Slot {
     }
 }
 
+/// Drains called off first, then what may be taken before what may only be proposed, then the placement's order.
+type Order = (bool, Verdict, Place, bool);
+
 /// All slots that a pool could take, at most `limit`, and why groups have none.
 pub(crate) fn slots(
     crew: &Crew,
@@ -49,16 +55,21 @@ pub(crate) fn slots(
     limit: u32,
 ) -> (Vec<Slot>, BTreeMap<GroupName, Problem>) {
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    let mut found: Vec<((bool, Place, bool), Slot)> = Vec::new();
+    let mut found: Vec<(Order, Slot)> = Vec::new();
     let mut unavailable = BTreeMap::new();
+    let mut add = |source: Source, group: &GroupName, server: Option<&Server>, verdict: Verdict| {
+        let fresh = !matches!(source, Source::Recall(..));
+        let order = (fresh, verdict, options.place(group, server), source == Source::Coming);
+        let group = group.clone();
+        found.push((order, Slot { group, source, verdict }));
+    };
     let recalled: BTreeSet<&ServerName> = crew
         .members
         .iter()
-        .filter(|member| recallable(member, crew.pool) && options.choices.contains_key(&member.replica.group))
+        .filter(|member| recallable(member, crew.pool) && options.satisfies(&member.replica.group))
         .map(|member| {
             let source = Source::Recall(member.name.clone(), member.replica.server.clone());
-            let group = member.replica.group.clone();
-            found.push(((false, options.place(&group, false), false), Slot { group, source }));
+            add(source, &member.replica.group, member.server, Verdict::Act);
             &member.replica.server
         })
         .collect();
@@ -73,54 +84,36 @@ pub(crate) fn slots(
                 .is_some_and(|server| server.proven >= crew.pool.placement.minimum_trust)
         };
         let fresh = |name: &&ServerName| !recalled.contains(*name);
-        let mut offers: Vec<Source> = Vec::new();
-        offers.extend(shelf.free.iter().filter(proven).cloned().map(Source::Free));
-        offers.extend(
-            shelf
-                .reversible
-                .iter()
-                .filter(proven)
-                .filter(fresh)
-                .cloned()
-                .map(Source::Reclaim),
-        );
-        offers.extend(
-            shelf
-                .vacating
-                .iter()
-                .filter(proven)
-                .filter(fresh)
-                .cloned()
-                .map(Source::Vacating),
-        );
-        offers.extend((0..shelf.coming).map(|_| Source::Coming));
-        let unproven = shelf.free.iter().find(|name| !proven(name));
-        let grows = match (&shelf.refused, unproven, crew.pool.mode) {
-            (Some(problem), _, _) => Err(problem.clone()),
-            // More of the same would be just as useless.
-            (None, Some(server), _) => Err(Problem::new(
-                Reason::TrustTooLow,
-                format!("server {server} has no valid evidence; group {group} is not asked for more"),
-            )),
-            (None, None, Mode::Approve | Mode::Advise) => Err(Problem::new(
-                Reason::AwaitingApproval,
-                format!("the pool may only propose servers of group {group}"),
-            )),
-            (None, None, Mode::Auto) => Ok(shelf.growable),
-        };
-        match grows {
-            Ok(more) => offers.extend((0..more).map(|_| Source::Purchase)),
+        let free = shelf.free.iter().map(|name| (name, Source::Free(name.clone())));
+        let reclaim = shelf.reversible.iter().filter(fresh);
+        let reclaim = reclaim.map(|name| (name, Source::Reclaim(name.clone())));
+        let vacating = shelf.vacating.iter().filter(fresh);
+        let vacating = vacating.map(|name| (name, Source::Vacating(name.clone())));
+        for (name, source) in free.chain(reclaim).chain(vacating).filter(|(name, _)| proven(name)) {
+            add(source, group, servers.get(name), Verdict::Act);
+        }
+        // Where nothing can be done at the moment, servers that are there count as coming too.
+        let coming = servers
+            .values()
+            .find(|server| server.state.is_coming())
+            .or_else(|| servers.values().find(|server| server.state == ServerState::Ready));
+        for _ in 0..shelf.coming {
+            add(Source::Coming, group, coming, Verdict::Act);
+        }
+        match growable(shelf, shelf.free.iter().find(|name| !proven(name))) {
+            Ok(more) => {
+                for _ in 0..usize::try_from(more).unwrap_or(usize::MAX).min(limit) {
+                    add(Source::Purchase, group, None, choice.verdict);
+                }
+            }
             Err(problem) => {
                 unavailable.insert(group.clone(), problem);
             }
         }
-        for source in offers.into_iter().take(limit) {
-            let slot = Slot {
-                group: group.clone(),
-                source,
-            };
-            let key = (true, options.place(group, slot.is_purchase()), slot.is_purchase());
-            found.push((key, slot));
+        if choice.verdict == Verdict::Propose {
+            let message = format!("servers of group {group} may only be proposed");
+            let problem = || Problem::new(Reason::AwaitingApproval, message);
+            unavailable.entry(group.clone()).or_insert_with(problem);
         }
     }
     found.sort();
@@ -128,6 +121,23 @@ pub(crate) fn slots(
         found.into_iter().map(|(_, slot)| slot).take(limit).collect(),
         unavailable,
     )
+}
+
+/// How many more servers of a group may be asked for, or why none. `unproven` is a free one without valid evidence.
+fn growable(shelf: &Shelf, unproven: Option<&ServerName>) -> Result<u32, Problem> {
+    match (&shelf.refused, unproven) {
+        (Some(problem), _) => Err(problem.clone()),
+        // More of the same would be just as useless.
+        (None, Some(server)) => Err(Problem::new(
+            Reason::TrustTooLow,
+            format!("server {server} has no valid evidence; no more like it is asked for"),
+        )),
+        (None, None) if shelf.growable == 0 => Err(Problem::new(
+            Reason::CapacityExhausted,
+            "all servers that may be asked for are taken by other pools",
+        )),
+        (None, None) => Ok(shelf.growable),
+    }
 }
 
 /// Takes `slot` off the shelves, so that no other pool gets it.

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::policy::OUT_OF_STOCK_HOLD_DOWN;
 use super::world::{World, is_usable};
-use crate::lifecycle::{ReplicaState, ServerState, server::FAILED_RETENTION};
+use crate::lifecycle::{NodeHealth, ReplicaState, ServerState, server::FAILED_RETENTION};
 use crate::names::{GroupName, ServerName};
+use crate::plan::{Rejected, Verdict};
 use crate::reason::{Problem, Reason};
-use crate::snapshot::{Group, Mode, Server};
+use crate::snapshot::{Group, Server};
 use crate::time::Timestamp;
 
 /// What one group has to give.
@@ -19,7 +20,7 @@ pub(crate) struct Shelf {
     pub(crate) reversible: BTreeSet<ServerName>,
     /// Ready; what runs there is leaving.
     pub(crate) vacating: BTreeSet<ServerName>,
-    /// On their way in.
+    /// On their way in, or expected to be of use again soon.
     pub(crate) coming: u32,
     /// More that may be asked for now.
     pub(crate) growable: u32,
@@ -38,7 +39,8 @@ pub(crate) struct Shelf {
 pub(crate) struct Ask {
     pub(crate) reason: Reason,
     pub(crate) message: String,
-    pub(crate) rejected: Vec<crate::plan::Rejected>,
+    pub(crate) verdict: Verdict,
+    pub(crate) rejected: Vec<Rejected>,
 }
 
 /// All shelves.
@@ -67,18 +69,29 @@ fn shelf(world: &World, name: &GroupName, group: &Group) -> Shelf {
     let mut shelf = Shelf::default();
     if let Some(problem) = world.takes_no_work(name) {
         shelf.refused = Some(problem);
+        for (server_name, server) in group.inventory.servers() {
+            if let Some(until) = world.expected_until(name, server)
+                && world.occupants(group, server_name).is_empty()
+            {
+                shelf.coming += 1;
+                shelf.retry_at = Some(shelf.retry_at.map_or(until, |earlier| earlier.min(until)));
+            }
+        }
         return shelf;
     }
     for (server_name, server) in group.inventory.servers() {
         let occupants = world.occupants(group, server_name);
-        let leaving = occupants.iter().all(|(_, replica)| {
-            replica.drain.is_some() || matches!(replica.state, ReplicaState::Terminating | ReplicaState::Ended)
+        let leaving = occupants.iter().all(|(pool, replica)| {
+            replica.drain.is_some()
+                || matches!(replica.state, ReplicaState::Terminating | ReplicaState::Ended)
+                || (world.snapshot.pools.get(*pool)).is_some_and(|pool| world.is_late(pool, replica))
         });
+        let reversible = server.state == ServerState::Draining && server.node == NodeHealth::Ready;
         if is_usable(server) && occupants.is_empty() {
             shelf.free.insert(server_name.clone());
         } else if is_usable(server) && leaving {
             shelf.vacating.insert(server_name.clone());
-        } else if server.state == ServerState::Draining && !server.cordoned && !server.held && leaving {
+        } else if reversible && !server.cordoned && !server.held && leaving {
             shelf.reversible.insert(server_name.clone());
         } else if server.state.is_coming() && !server.cordoned && !server.held {
             shelf.coming += 1;
@@ -111,13 +124,6 @@ fn may_grow(world: &World, name: &GroupName, group: &Group) -> Result<u32, (Prob
             None,
         );
     }
-    if group.mode != Mode::Auto {
-        return refuse(
-            Reason::AwaitingApproval,
-            format!("group {name} may only propose servers"),
-            None,
-        );
-    }
     if let Some(since) = group.out_of_stock_since {
         let until = since + OUT_OF_STOCK_HOLD_DOWN;
         if world.now < until {
@@ -129,6 +135,8 @@ fn may_grow(world: &World, name: &GroupName, group: &Group) -> Result<u32, (Prob
         .iter()
         .filter(|(_, server)| server.state == ServerState::Failed)
         .map(|(server_name, server)| (retained_until(server), server_name))
+        // One that nobody can give back must not lock its group for ever.
+        .filter(|(until, _)| world.now < *until)
         .max();
     if let Some((until, server_name)) = late {
         let message = format!("server {server_name} did not come in time; group {name} is asked again after {until}");

@@ -2,12 +2,17 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod faults;
+mod fuzz;
 mod golden;
 mod growth;
 mod leases;
+mod money;
 mod properties;
+mod reaction;
 mod replacement;
 mod safety;
+mod unsure;
 mod worlds;
 
 use crate::fixture::{Stage, hybrid};
@@ -53,6 +58,18 @@ fn condition(plan: &Plan, kind: ConditionKind) -> Option<&Condition> {
 
 fn reason(plan: &Plan, kind: ConditionKind) -> Option<Reason> {
     condition(plan, kind).map(|condition| condition.reason)
+}
+
+/// Passes until servers are asked for or proposed; the plan that does, not carried out yet.
+fn until_asked(stage: &mut Stage) -> Plan {
+    for _ in 0..20 {
+        let plan = stage.plan();
+        if !asks(&plan.decisions).is_empty() {
+            return plan;
+        }
+        stage.step();
+    }
+    panic!("nothing is asked for: {:#?}", stage.plan());
 }
 
 /// Two consecutive passes decide nothing.

@@ -106,12 +106,12 @@ impl Moments {
     /// Of an endless stream, one request per unit of time.
     fn endless(work: &[f64]) -> Self {
         let count = work.len().max(1) as f64;
-        let moment = |power: i32| work.iter().map(|work| work.powi(power)).sum::<f64>() / count;
-        let idle = (1.0 - moment(1)).max(f64::MIN_POSITIVE);
-        let mean = moment(2) / (2.0 * idle);
+        let moment = |power: fn(f64) -> f64| work.iter().map(|work| power(*work)).sum::<f64>() / count;
+        let idle = (1.0 - moment(|work| work)).max(f64::MIN_POSITIVE);
+        let mean = moment(|work| work * work) / (2.0 * idle);
         Self {
             mean,
-            square: 2.0 * mean * mean + moment(3) / (3.0 * idle),
+            square: 2.0 * mean * mean + moment(|work| work * work * work) / (3.0 * idle),
         }
     }
 

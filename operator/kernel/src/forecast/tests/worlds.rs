@@ -93,7 +93,7 @@ pub(super) fn synthetic(bucket: i64) -> u64 {
     let mixed = bucket.cast_unsigned().wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let mixed = (mixed ^ (mixed >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let noise = 1.0 + 0.35 * ((mixed >> 40) as f64 / f64::from(1_u32 << 23) - 1.0);
-    let rate = 400.0 * level * weekend * (1.0 - 0.7 * phase.cos()) * noise;
+    let rate = 400.0 * level * weekend * (1.0 - 0.7 * libm::cos(phase)) * noise;
     rate.round() as u64
 }
 

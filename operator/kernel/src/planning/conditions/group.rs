@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use super::{because, condition};
 use crate::lifecycle::ServerState;
 use crate::names::GroupName;
-use crate::plan::{Action, Condition, ConditionKind, GroupOutlook, Truth};
+use crate::plan::{Action, Condition, ConditionKind, GroupOutlook, Truth, Verdict};
 use crate::planning::draft::Draft;
 use crate::planning::options::energy;
 use crate::planning::stock::{Shelf, Stock};
 use crate::planning::world::World;
 use crate::reason::{Problem, Reason};
-use crate::snapshot::{Group, Site};
+use crate::snapshot::{Group, MachineKey, Site};
 use crate::units::Money;
 
 /// Writes the outlook of every group into the draft.
@@ -33,6 +33,7 @@ fn changes(name: &GroupName, draft: &Draft) -> i64 {
         .plan
         .decisions
         .iter()
+        .filter(|decision| decision.verdict == Verdict::Act)
         .map(|decision| match &decision.action {
             Action::RequestServer { group, .. } | Action::UndrainServer { group, .. } if group == name => 1,
             Action::DrainServer { group, .. } if group == name => -1,
@@ -123,7 +124,15 @@ fn conditions(world: &World, name: &GroupName, group: &Group, shelf: Option<&She
         return vec![ready(Truth::Unknown, Problem::new(Reason::InventoryUnknown, message))];
     }
     let mut conditions = Vec::new();
-    if here < group.size.min {
+    if group.deleting {
+        let message = format!("{here} servers are to be left and given back");
+        let problem = Problem::new(Reason::GroupDeleted, message);
+        conditions.push(ready(Truth::False, problem.clone()));
+        conditions.push(because(ConditionKind::Reconciling, Truth::True, problem));
+    } else if let Some(problem) = &group.overlap {
+        conditions.push(ready(Truth::False, problem.clone()));
+        conditions.push(because(ConditionKind::Stalled, Truth::True, problem.clone()));
+    } else if here < group.size.min {
         let problem = Problem::new(
             Reason::GroupBelowMinimum,
             format!("{here} of at least {} servers", group.size.min),
@@ -139,10 +148,49 @@ fn conditions(world: &World, name: &GroupName, group: &Group, shelf: Option<&She
                 message = format!("{message}, {} {}", by(state), state.as_str());
             }
         }
-        conditions.push(ready(Truth::True, Problem::new(Reason::AllAccounted, message)));
+        conditions.push(ready(Truth::True, kept_for_want_of_choice(group, shelf, message)));
     }
-    conditions.push(capacity(name, shelf));
+    conditions.push(unknown_machine(world, group).unwrap_or_else(|| capacity(name, shelf)));
     conditions
+}
+
+/// Idle servers that stay because their provider would pick the victim itself.
+fn kept_for_want_of_choice(group: &Group, shelf: Option<&Shelf>, message: String) -> Problem {
+    let idle = shelf.map_or(0, |shelf| shelf.free.len());
+    let provider = group.provider;
+    if idle == 0 || provider.releases_chosen || provider.always_on {
+        return Problem::new(Reason::AllAccounted, message);
+    }
+    let message =
+        format!("{message}; {idle} idle ones stay until all are: the provider does not let us choose which one goes");
+    Problem::new(Reason::CannotChooseVictim, message)
+}
+
+/// Nobody knows how fast the machine is, neither the catalogue nor any pool: nothing can run here.
+fn unknown_machine(world: &World, group: &Group) -> Option<Condition> {
+    let known = world.catalogue.machine(&group.machine);
+    let speeds = known
+        .is_some_and(|machine| machine.q4_0.decode_per_second.is_some() && machine.q4_0.prefill_per_second.is_some());
+    let measured = world
+        .snapshot
+        .pools
+        .values()
+        .flat_map(|pool| &pool.performance)
+        .any(|entry| entry.chip == group.machine.chip && entry.gpu_cores == group.machine.gpu_cores);
+    if speeds || measured {
+        return None;
+    }
+    let MachineKey {
+        chip,
+        gpu_cores,
+        memory_gib,
+    } = &group.machine;
+    let message = format!(
+        "the catalogue knows too little of {chip} with {gpu_cores} GPU cores and {memory_gib} GiB: only pools with figures in \
+         spec.performance can run here, and none has any"
+    );
+    let kind = ConditionKind::CapacityAvailable;
+    Some(condition(kind, Truth::False, Reason::MachineUnknown, message))
 }
 
 fn capacity(name: &GroupName, shelf: Option<&Shelf>) -> Condition {

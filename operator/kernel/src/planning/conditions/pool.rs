@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{because, condition};
-use crate::feasibility::feasible;
+use crate::feasibility::LengthSource;
 use crate::lifecycle::ReplicaState;
 use crate::names::GroupName;
 use crate::plan::{Condition, ConditionKind, PoolOutlook, Truth};
@@ -13,8 +13,8 @@ use crate::planning::figures;
 use crate::planning::grow::Growth;
 use crate::planning::model::{Counts, Model, total};
 use crate::planning::options::{Options, energy};
-use crate::planning::policy::MIN_SAMPLES;
-use crate::planning::shrink::{Shrinkage, Verdict};
+use crate::planning::policy::{HELD_LIMIT, MIN_SAMPLES};
+use crate::planning::shrink::Shrinkage;
 use crate::planning::slots::Source;
 use crate::planning::world::World;
 use crate::reason::{Problem, Reason};
@@ -31,6 +31,8 @@ pub(crate) struct Findings<'f, 'a> {
     pub(crate) target: Counts,
     pub(crate) growth: Growth,
     pub(crate) shrinkage: Option<Shrinkage>,
+    /// Why something that has to go stays for now.
+    pub(crate) held: Option<Problem>,
     /// Drains that are over their deadline and kept.
     pub(crate) kept: u32,
     pub(crate) memory: PoolMemory,
@@ -59,9 +61,16 @@ pub(crate) fn outlook(world: &World, findings: Findings) -> PoolOutlook {
             .zip(sustainable)
             .and_then(|(demand, sustainable)| utilization(demand, sustainable)),
         hourly: hourly(world, crew),
+        held: held(&findings).cloned(),
         conditions: conditions(world, &findings, &serving),
         memory: findings.memory,
     }
+}
+
+/// Why something stays that has to go, or that nobody needs.
+fn held<'f>(findings: &'f Findings) -> Option<&'f Problem> {
+    let surplus = findings.shrinkage.as_ref().and_then(Shrinkage::held);
+    findings.held.as_ref().or(surplus)
 }
 
 fn utilization(demand: Rate, sustainable: Rate) -> Option<Fraction> {
@@ -99,11 +108,25 @@ fn conditions(world: &World, findings: &Findings, serving: &Counts) -> Vec<Condi
 
 /// Nothing but a change of a spec, or another group, helps.
 fn stalled(world: &World, findings: &Findings) -> Option<Problem> {
-    let pool = findings.crew.pool;
-    if pool.deleting {
+    let (pool, options) = (findings.crew.pool, findings.options);
+    if pool.deleting || pool.paused {
         return None;
     }
-    feasible(pool, &world.snapshot.groups, &world.snapshot.sites).err()
+    if !options.choices.keys().any(|group| options.satisfies(group)) {
+        let (groups, sites) = (&world.snapshot.groups, &world.snapshot.sites);
+        return options.feasibility.groups(groups, sites).err();
+    }
+    // A window opens by itself; anything else that lasts needs people.
+    let problem = findings
+        .held
+        .as_ref()
+        .filter(|held| held.reason != Reason::WindowClosed)?;
+    let since = findings
+        .memory
+        .held_since
+        .filter(|since| world.now.since(*since) >= HELD_LIMIT)?;
+    let message = format!("since {since}: {}", problem.message);
+    Some(Problem::new(problem.reason, message))
 }
 
 /// Work that the spec asks for and that is not done.
@@ -114,12 +137,20 @@ fn reconciling(findings: &Findings, serving: &Counts) -> Option<Problem> {
         return None;
     }
     if pool.deleting {
-        let left = crew.members.len();
-        return some(Reason::PoolDeleted, format!("{left} replicas are still there"));
+        return Some(left_behind(crew));
     }
-    if let Some((member, reason)) = crew.leaving().find(|(_, reason)| *reason != Reason::ReplicaLost) {
+    if let Some((member, reason)) = crew.leaving().find(|(_, reason)| !is_accident(*reason)) {
         let server = &member.replica.server;
-        return some(reason, format!("the replica on server {server} is to be replaced"));
+        let message = format!("the replica on server {server} is to be replaced");
+        return some(reason, waiting(message, findings.held.as_ref()));
+    }
+    if let Some(problem) = &findings.held {
+        let message = format!(
+            "{} replicas, replicas.max is {}",
+            total(&findings.target),
+            pool.replicas.max
+        );
+        return some(Reason::AboveMaximum, waiting(message, Some(problem)));
     }
     let replaced = |reason| {
         matches!(
@@ -149,12 +180,43 @@ fn reconciling(findings: &Findings, serving: &Counts) -> Option<Problem> {
     None
 }
 
+/// No spec asked for it.
+fn is_accident(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::ReplicaLost | Reason::ReplicaLate | Reason::EngineSilent | Reason::ServerFailed
+    )
+}
+
+fn waiting(message: String, held: Option<&Problem>) -> String {
+    match held {
+        Some(problem) => format!("{message}; it waits ({}): {}", problem.reason, problem.message),
+        None => message,
+    }
+}
+
+/// What is left of a pool that is being deleted.
+fn left_behind(crew: &Crew) -> Problem {
+    let left = crew.members.len();
+    let out_of_reach: BTreeSet<_> = crew
+        .members
+        .iter()
+        .filter(|member| member.hands_off)
+        .map(|member| format!("{} at site {}", member.replica.group, member.replica.site))
+        .collect();
+    if out_of_reach.is_empty() {
+        return Problem::new(Reason::PoolDeleted, format!("{left} replicas are still there"));
+    }
+    let where_they_are = out_of_reach.into_iter().take(4).collect::<Vec<_>>().join(", ");
+    let message = format!("{left} replicas are left, and nothing can be done about those in {where_they_are}");
+    Problem::new(Reason::Forgotten, message)
+}
+
 /// Servers have to come first.
 fn on_the_way(findings: &Findings) -> bool {
     findings
         .growth
-        .slots
-        .iter()
+        .taken()
         .any(|(slot, _, _)| matches!(slot.source, Source::Coming | Source::Purchase | Source::Vacating(_)))
 }
 
@@ -167,16 +229,11 @@ fn ready(findings: &Findings, serving: &Counts, stalled: Option<&Problem>, recon
     if let Some(problem) = stalled.or(reconciling) {
         return because(ConditionKind::Ready, Truth::False, problem.clone());
     }
-    let message = match findings.shrinkage.as_ref().map(|shrinkage| &shrinkage.verdict) {
-        Some(Verdict::Hold(problem, _)) if problem.reason == Reason::LeasePaid => {
-            format!("{} serve; {}", figures::replicas(serving), problem.message)
-        }
-        _ if findings.kept > 0 => format!(
-            "{} serve; {} drains are over their deadline and wait on",
-            figures::replicas(serving),
-            findings.kept
-        ),
-        _ => format!("{} serve", figures::replicas(serving)),
+    let serve = format!("{} serve", figures::replicas(serving));
+    let message = match held(findings) {
+        Some(problem) => format!("{serve}; {} ({})", problem.message, problem.reason),
+        None if findings.kept > 0 => format!("{serve}; {} drains are over their deadline and wait on", findings.kept),
+        None => serve,
     };
     condition(ConditionKind::Ready, Truth::True, Reason::OnTarget, message)
 }
@@ -245,12 +302,12 @@ fn budget(world: &World, findings: &Findings) -> Condition {
         hourly.for_span(span),
         budget.amount
     );
-    let truth = if hourly.for_span(span) <= budget.amount {
-        Truth::True
+    let (truth, reason) = if hourly.for_span(span) <= budget.amount {
+        (Truth::True, Reason::UnderBudget)
     } else {
-        Truth::Unknown
+        (Truth::Unknown, Reason::BudgetAtRisk)
     };
-    condition(kind, truth, Reason::UnderBudget, message)
+    condition(kind, truth, reason, message)
 }
 
 fn capacity(findings: &Findings, serving: &Counts) -> Condition {
@@ -272,7 +329,7 @@ fn capacity(findings: &Findings, serving: &Counts) -> Condition {
     };
     let wanted = total(&findings.target);
     if on_the_way(findings) {
-        let groups: BTreeSet<&GroupName> = findings.growth.slots.iter().map(|(slot, _, _)| &slot.group).collect();
+        let groups: BTreeSet<&GroupName> = findings.growth.taken().map(|(slot, _, _)| &slot.group).collect();
         let groups: Vec<_> = groups.into_iter().map(GroupName::as_str).collect();
         let message = format!("{load}; {wanted} wanted, servers of {} are coming", groups.join(", "));
         return condition(kind, Truth::False, Reason::ServersComing, message);
@@ -289,8 +346,7 @@ fn metrics(findings: &Findings) -> Condition {
     match findings.need {
         Need::Unknown(problem) => because(kind, Truth::False, problem.clone()),
         Need::Known { lengths: None, .. } => {
-            let message = "arrivals are measured; too few requests were seen to know their lengths";
-            condition(kind, Truth::True, Reason::MetricsRead, message)
+            condition(kind, Truth::True, Reason::MetricsRead, lengths_unknown(findings))
         }
         Need::Known { .. } => condition(
             kind,
@@ -298,5 +354,25 @@ fn metrics(findings: &Findings) -> Condition {
             Reason::MetricsRead,
             "arrivals and lengths are measured",
         ),
+    }
+}
+
+/// What is planned with while lengths are not measured, and what they say that may not come true.
+fn lengths_unknown(findings: &Findings) -> String {
+    let with = match findings.options.feasibility.source() {
+        LengthSource::Measured => return "arrivals and lengths are measured".to_owned(),
+        LengthSource::Remembered => "the last ones that were measured",
+        LengthSource::Assumed => "those of recorded conversations",
+    };
+    let message =
+        format!("arrivals are measured; too few requests were seen to know their lengths: planned with {with}");
+    match findings
+        .options
+        .choices
+        .values()
+        .find_map(|choice| choice.doubt.as_ref())
+    {
+        Some(doubt) => format!("{message}, with which {}", doubt.message),
+        None => message,
     }
 }

@@ -7,6 +7,6 @@ fn the_plan_for_a_peak_reads_as_before() {
     stage.demand("chat", 0.7);
     stage.run(Span::from_minutes(5));
     stage.demand("chat", 1.9);
-    let plan = stage.plan();
+    let plan = until_asked(&mut stage);
     insta::assert_yaml_snapshot!(plan);
 }

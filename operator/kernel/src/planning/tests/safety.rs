@@ -1,6 +1,6 @@
 use super::*;
 use crate::fixture::{START, group, pool_id};
-use crate::lifecycle::{ReplicaState, ServerState};
+use crate::lifecycle::{NodeHealth, ReplicaState, ServerState};
 use crate::plan::Truth;
 use crate::snapshot::{Inventory, Load, Survive, Trust, Use};
 
@@ -257,8 +257,10 @@ fn a_server_that_stops_answering_is_replaced_and_given_up_later() {
         .get_mut(&name)
         .unwrap();
     (server.state, server.since) = (ServerState::Suspect, now);
+    server.node = NodeHealth::Down { since: now };
     for replica in stage.seen_mut("chat").running.values_mut() {
-        (replica.state, replica.load) = (ReplicaState::Suspect, Load::Unknown);
+        (replica.state, replica.since) = (ReplicaState::Suspect, now);
+        replica.load = Load::Unknown;
     }
     let early = stage.run(Span::from_minutes(5));
     assert!(

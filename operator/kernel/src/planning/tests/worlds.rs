@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use crate::fixture::{START, Stage};
-use crate::lifecycle::{Drain, DrainStep, ReplicaState, ServerState};
-use crate::names::{ReplicaName, ServerName};
+use crate::lifecycle::{Drain, DrainStep, NodeHealth, ReplicaState, ServerState};
+use crate::names::{ReplicaId, ServerName};
 use crate::reason::Reason;
 use crate::snapshot::{
     Group, Lease, Load, Maintenance, OnDeadline, Ownership, Pool, Replica, Server, Site, Snapshot, Survive, Trust, Use,
@@ -57,7 +57,7 @@ pub(super) fn worlds() -> impl Strategy<Value = Snapshot> {
                         server: server.clone(),
                         ..replica
                     };
-                    let key = ReplicaName::new(format!("{name}-{server}"));
+                    let key = ReplicaId::new(site.as_str(), format!("{name}-{server}"));
                     stage.seen_mut(&name).running.insert(key, replica);
                 }
             }
@@ -102,8 +102,18 @@ fn servers() -> impl Strategy<Value = Server> {
     );
     let trust = prop::sample::select(vec![Trust::None, Trust::Attested, Trust::Attested]);
     (state, trust, 0..2_000u64, 0..12u8, prop::option::of(0..3_000u64)).prop_map(|(state, proven, age, mark, paid)| {
+        let down = NodeHealth::Down {
+            since: START - Span::from_secs(age),
+        };
         Server {
             state,
+            node: match state {
+                ServerState::Requested | ServerState::Provisioning | ServerState::Gone => NodeHealth::Absent,
+                ServerState::Suspect => down,
+                ServerState::Ready => NodeHealth::Ready,
+                // The provider, or our mark, says one thing, and the Node any other.
+                _ => [NodeHealth::Ready, NodeHealth::Absent, down][usize::from(mark % 3)],
+            },
             proven,
             since: START - Span::from_secs(age),
             cordoned: mark == 0,
@@ -175,6 +185,8 @@ fn replicas() -> impl Strategy<Value = Replica> {
         revision: revision.into(),
         state,
         serving: label && state == Ready && drain.is_none(),
+        since: START - Span::from_minutes(5),
+        silent_since: (label && load.is_none()).then_some(START - Span::from_minutes(1)),
         drain: drain.map(|(step, reason, since)| Drain {
             step,
             reason,

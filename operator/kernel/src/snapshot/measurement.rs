@@ -1,0 +1,66 @@
+//! What is measured of a pool: arrivals, lengths and objectives. Each says so where it is not known.
+
+use serde::{Deserialize, Serialize};
+
+use crate::reason::Problem;
+use crate::time::Timestamp;
+use crate::units::{Fraction, Rate};
+
+/// Arrivals of a pool, as measured.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Demand {
+    /// Measured.
+    Known(Arrivals),
+    /// Not measured: no source, no answer, too few samples, or too old. Not the same as no demand.
+    Unknown {
+        /// Since when; the start of observation if never known.
+        since: Timestamp,
+        /// What is missing.
+        problem: Problem,
+    },
+}
+
+/// Measured arrivals.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Arrivals {
+    /// Over the last minute.
+    pub rate_1m: Rate,
+    /// Over the last five minutes, or as much of them as has been seen.
+    pub rate_5m: Rate,
+    /// Lengths of the requests seen lately; `None` if too few were seen.
+    pub lengths: Option<LengthMix>,
+    /// When the newest sample was taken.
+    pub at: Timestamp,
+}
+
+/// The distribution of prompt and output lengths, as equally likely classes.
+///
+/// Quantile bins: each pair is the mean prompt and output length of one of the bins, in tokens.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LengthMix {
+    /// Equally likely (prompt tokens, output tokens), sorted by prompt; never empty.
+    pub classes: Vec<(u32, u32)>,
+}
+
+/// One objective, as measured.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Measured {
+    /// Measured over the last five minutes.
+    Known {
+        /// The value at the objective's percentile, in ms. Interpolated within a histogram's bucket.
+        value_ms: f64,
+        /// Share of requests within the threshold.
+        attained: Fraction,
+        /// Requests in the sample.
+        samples: u64,
+        /// When the newest sample was taken.
+        at: Timestamp,
+    },
+    /// The engine exports no such metric (llama.cpp): only the model can say.
+    ModelOnly,
+    /// Not measured.
+    Unknown {
+        /// What is missing.
+        problem: Problem,
+    },
+}

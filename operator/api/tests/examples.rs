@@ -90,6 +90,7 @@ fn check(examples: &Examples) {
             demand: Demand::Unknown {
                 since: now,
                 problem: Problem::new(Reason::Starting, "starting"),
+                at_least: None,
             },
             measured: Vec::new(),
             running: BTreeMap::new(),

@@ -6,7 +6,8 @@
 //! # Guarantees
 //! - Missing, malformed, slow, huge or old answers are *unknown*: never zero, and never idle.
 //! - What one source answers harms no other: every request is bounded in time and size, and so is their number.
-//! - Demand counts only when every serving replica answered (source `Engine`): a part is not the whole.
+//! - Demand counts only when every serving replica answered (source `Engine`): a part is not the whole. It is the least
+//!   that arrives, which is enough to add capacity for and never to take any away.
 //!
 //! # Layout
 //!
@@ -428,8 +429,12 @@ fn absorb_engines(
         (_, 0) => ledger.incomplete(unavailable(pool, "no replica serves")),
         (0, _) => ledger.complete(now),
         (silent, all) => {
-            let why = format!("{silent} of {all} serving replicas did not answer");
-            ledger.incomplete(unavailable(pool, &why));
+            let problem = unavailable(pool, &format!("{silent} of {all} serving replicas did not answer"));
+            if silent < all {
+                ledger.incomplete_at(now, problem);
+            } else {
+                ledger.incomplete(problem);
+            }
         }
     }
 }

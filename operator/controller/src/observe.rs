@@ -126,6 +126,7 @@ fn measured(world: &World, id: &PoolId, objectives: usize) -> (Demand, Vec<Measu
         let demand = Demand::Unknown {
             since: world.started,
             problem: nothing(),
+            at_least: None,
         };
         return (demand, all_unknown());
     };

@@ -226,6 +226,7 @@ impl Pool {
             demand: Demand::Unknown {
                 since: START,
                 problem: Problem::new(Reason::Starting, "nothing has been measured yet"),
+                at_least: None,
             },
             measured: vec![Measured::ModelOnly, Measured::ModelOnly],
             running: BTreeMap::new(),

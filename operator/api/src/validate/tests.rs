@@ -66,6 +66,7 @@ fn seen() -> PoolSeen {
         demand: Demand::Unknown {
             since: Timestamp::default(),
             problem: Problem::new(Reason::Starting, "starting"),
+            at_least: None,
         },
         measured: Vec::new(),
         running: BTreeMap::new(),

@@ -207,6 +207,7 @@ impl Documents {
                 demand: Demand::Unknown {
                     since: now,
                     problem: Problem::new(Reason::Starting, "the replay has not begun"),
+                    at_least: None,
                 },
                 measured: Vec::new(),
                 running: BTreeMap::new(),

@@ -63,6 +63,8 @@ pub(crate) struct Ledger {
     seen: BTreeMap<Source, Scrape>,
     totals: Totals,
     samples: VecDeque<(Timestamp, Totals)>,
+    /// Rounds since the last complete one in which only a part of the sources answered.
+    partial: VecDeque<(Timestamp, Totals)>,
     /// Why the last round could not be completed.
     problem: Option<Problem>,
 }
@@ -75,6 +77,7 @@ impl Ledger {
             seen: BTreeMap::new(),
             totals: Totals::default(),
             samples: VecDeque::new(),
+            partial: VecDeque::new(),
             problem: None,
         }
     }
@@ -111,6 +114,7 @@ impl Ledger {
     /// Ends a round in which every source answered.
     pub(crate) fn complete(&mut self, at: Timestamp) {
         self.problem = None;
+        self.partial.clear();
         self.samples.push_back((at, self.totals.clone()));
         // One sample beyond the window stays: a rate over five minutes needs both of its ends.
         while self.samples.len() > MAX_SAMPLES
@@ -128,12 +132,37 @@ impl Ledger {
         self.problem = Some(problem);
     }
 
+    /// Ends a round in which a part of the sources answered: what they counted is the least that arrived.
+    pub(crate) fn incomplete_at(&mut self, at: Timestamp, problem: Problem) {
+        self.problem = Some(problem);
+        self.partial.push_back((at, self.totals.clone()));
+        while self.partial.len() > MAX_SAMPLES {
+            self.partial.pop_front();
+        }
+    }
+
     /// Arrivals as of `now`, unless the newest sample is older than `stale`.
     pub(crate) fn demand(&self, pool: &PoolId, now: Timestamp, stale: Span) -> Demand {
         self.arrivals(now, stale).unwrap_or_else(|| Demand::Unknown {
             since: self.samples.back().map_or(self.opened, |(at, _)| *at),
             problem: self.problem(pool),
+            at_least: self.at_least(now, stale),
         })
+    }
+
+    /// Requests per second of those that answered, over the last minute or as much of it as has been seen.
+    fn at_least(&self, now: Timestamp, stale: Span) -> Option<Rate> {
+        let (at, newest) = self.partial.back().filter(|(at, _)| now.since(*at) <= stale)?;
+        let earlier = self.partial.len().saturating_sub(1);
+        let rounds = || self.samples.iter().chain(self.partial.iter().take(earlier));
+        let recent = |(start, _): &&(Timestamp, Totals)| at.since(*start) <= MEMORY;
+        let (start, oldest) = rounds()
+            .filter(recent)
+            .rfind(|(start, _)| at.since(*start) >= MINUTE)
+            .or_else(|| rounds().find(recent))?;
+        let secs = at.since(*start).as_secs_f64();
+        (secs > 0.0).then_some(())?;
+        Some(Rate::per_second(requests_between(oldest, newest)? / secs))
     }
 
     fn arrivals(&self, now: Timestamp, stale: Span) -> Option<Demand> {
@@ -391,7 +420,7 @@ mod tests {
         let mut ledger = ledger(&[(0, requests(5.0)), (15, requests(5.0))]);
         ledger.incomplete(Problem::new(Reason::MetricsUnavailable, "no answer"));
         assert!(rates(&ledger, 30).is_some());
-        let Demand::Unknown { since, problem } = ledger.demand(&pool(), at(100), STALE) else {
+        let Demand::Unknown { since, problem, .. } = ledger.demand(&pool(), at(100), STALE) else {
             panic!("stale demand must be unknown")
         };
         assert_eq!((since, problem.message.as_str()), (at(15), "no answer"));
@@ -450,5 +479,30 @@ mod tests {
         };
         assert_eq!(arrivals.rate_1m.as_per_second(), 1.0);
         assert_eq!(arrivals.lengths.unwrap().classes, [(512, 100)]);
+    }
+
+    #[test]
+    fn a_part_of_the_sources_says_how_much_arrives_at_least() {
+        let mut ledger = Ledger::open(at(0));
+        let both = |ledger: &mut Ledger, secs: i64| {
+            ledger.absorb("a".to_owned(), requests(secs as f64));
+            ledger.absorb("b".to_owned(), requests(secs as f64));
+            ledger.complete(at(secs));
+        };
+        both(&mut ledger, 0);
+        both(&mut ledger, 15);
+        for secs in [30, 45, 60, 75, 90] {
+            ledger.absorb("a".to_owned(), requests(secs as f64));
+            ledger.incomplete_at(at(secs), Problem::new(Reason::MetricsUnavailable, "b does not answer"));
+        }
+        let least = |ledger: &Ledger, now| match ledger.demand(&pool(), at(now), STALE) {
+            Demand::Unknown { at_least, .. } => at_least.map(Rate::as_per_second),
+            Demand::Known(_) => panic!("a part is not the whole"),
+        };
+        assert_eq!(least(&ledger, 91), Some(1.0), "a alone gets one a second");
+        assert_eq!(least(&ledger, 200), None, "that was long ago");
+        both(&mut ledger, 105);
+        both(&mut ledger, 120);
+        assert!(rates(&ledger, 121).is_some(), "whole again");
     }
 }

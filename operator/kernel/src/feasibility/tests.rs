@@ -264,6 +264,7 @@ fn lengths_refuse_only_while_they_are_measured() {
     let unknown = Demand::Unknown {
         since: Timestamp::default(),
         problem: Problem::new(Reason::MetricsUnavailable, "no source"),
+        at_least: None,
     };
     for (demand, memory, source, permitted, doubted) in [
         (seen(Some(short.clone())), None, Measured, true, false),

@@ -20,7 +20,12 @@ pub(crate) enum Need<'a> {
         lengths: Option<&'a LengthMix>,
     },
     /// Nobody can tell.
-    Unknown(Problem),
+    Unknown {
+        /// Why not.
+        problem: Problem,
+        /// What arrives at least, by those sources that answer.
+        at_least: Option<Rate>,
+    },
 }
 
 impl Need<'_> {
@@ -28,7 +33,15 @@ impl Need<'_> {
     pub(crate) fn rate(&self) -> Option<Rate> {
         match self {
             Self::Known { rate, .. } => Some(*rate),
-            Self::Unknown(_) => None,
+            Self::Unknown { .. } => None,
+        }
+    }
+
+    /// The rate that is certain: the whole one, or that part of it which is measured. For adding only.
+    pub(crate) fn certain(&self) -> Option<Rate> {
+        match self {
+            Self::Known { rate, .. } => Some(*rate),
+            Self::Unknown { at_least, .. } => *at_least,
         }
     }
 }
@@ -44,11 +57,17 @@ pub(crate) fn need(pool: &Pool, now: Timestamp) -> Need<'_> {
                 lengths: arrivals.lengths.as_ref().filter(|lengths| !lengths.classes.is_empty()),
             }
         }
-        Demand::Known(arrivals) => Need::Unknown(Problem::new(
-            Reason::MetricsUnavailable,
-            format!("the newest sample is of {}", arrivals.at),
-        )),
-        Demand::Unknown { problem, .. } => Need::Unknown(problem.clone()),
+        Demand::Known(arrivals) => Need::Unknown {
+            problem: Problem::new(
+                Reason::MetricsUnavailable,
+                format!("the newest sample is of {}", arrivals.at),
+            ),
+            at_least: None,
+        },
+        Demand::Unknown { problem, at_least, .. } => Need::Unknown {
+            problem: problem.clone(),
+            at_least: *at_least,
+        },
     }
 }
 

@@ -168,7 +168,7 @@ impl Grow<'_, '_> {
                 lack: None,
             });
         }
-        if let Some(rate) = self.need.rate().filter(|_| !self.model.is_silent())
+        if let Some(rate) = self.need.certain().filter(|_| !self.model.is_silent())
             && let Some(lack) = self.model.lack(have, rate, TARGET_UTILIZATION)
         {
             let replacing = replacing && self.model.lack(&with_gone, rate, TARGET_UTILIZATION).is_none();
@@ -242,7 +242,7 @@ impl Grow<'_, '_> {
         if want.cause == Cause::Minimum {
             return;
         }
-        let rate = self.need.rate().unwrap_or(Rate::ZERO);
+        let rate = self.need.certain().unwrap_or(Rate::ZERO);
         let mut offered = Counts::new();
         for slot in offers.iter() {
             *offered.entry(slot.group.clone()).or_default() += 1;

@@ -152,7 +152,7 @@ fn holds(crew: &Crew, model: &Model, need: &Need, rest: &Counts, wanted: u32, re
         return left >= wanted;
     }
     match need {
-        Need::Unknown(_) | Need::Known { lengths: None, .. }
+        Need::Unknown { .. } | Need::Known { lengths: None, .. }
             if need.rate().is_none_or(|rate| rate.as_per_second() > 0.0) =>
         {
             left >= wanted
@@ -163,7 +163,7 @@ fn holds(crew: &Crew, model: &Model, need: &Need, rest: &Counts, wanted: u32, re
                     // Nothing can take its place: the spare that is there for losses is there for this.
                     || (!replaceable && model.carries(rest, *rate, TARGET_UTILIZATION)))
         }
-        Need::Unknown(_) => false,
+        Need::Unknown { .. } => false,
     }
 }
 

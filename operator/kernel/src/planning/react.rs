@@ -63,7 +63,7 @@ pub(crate) fn floor(crew: &Crew, model: &Model, need: &Need, keepers: &Counts, n
 /// place of a replica that is replaced is filled again.
 fn keep(model: &Model, need: &Need, keepers: &Counts, decided: u32) -> Floor {
     let (replicas, reason, message) = match need {
-        Need::Unknown(problem) => {
+        Need::Unknown { problem, .. } => {
             let why = &problem.message;
             let message = format!("demand is unknown ({why}): the last decided count is kept up");
             (decided, Reason::Replacing, message)

@@ -106,7 +106,7 @@ pub(crate) fn shrink(case: &Case) -> Shrinkage {
     let (crew, now) = (case.crew, case.world.now);
     let keepers = count(crew.keepers());
     let (rate, lengths) = match case.need {
-        Need::Unknown(problem) => {
+        Need::Unknown { problem, .. } => {
             let message = format!("nothing is removed while demand is unknown: {}", problem.message);
             return Shrinkage::hold(false, Reason::MetricsUnavailable, message, None);
         }

@@ -17,6 +17,9 @@ pub enum Demand {
         since: Timestamp,
         /// What is missing.
         problem: Problem,
+        /// So much arrives at least, by the part of the sources that answers. Enough to add for, never to take away by.
+        #[serde(default)]
+        at_least: Option<Rate>,
     },
 }
 

@@ -344,7 +344,7 @@ fn capacity(findings: &Findings, serving: &Counts) -> Condition {
 fn metrics(findings: &Findings) -> Condition {
     let kind = ConditionKind::MetricsAvailable;
     match findings.need {
-        Need::Unknown(problem) => because(kind, Truth::False, problem.clone()),
+        Need::Unknown { problem, .. } => because(kind, Truth::False, problem.clone()),
         Need::Known { lengths: None, .. } => {
             condition(kind, Truth::True, Reason::MetricsRead, lengths_unknown(findings))
         }

@@ -5,7 +5,8 @@ use crate::fixture::{START, group};
 use crate::lifecycle::{NodeHealth, ReplicaState, ServerState};
 use crate::names::{ReplicaId, ServerName};
 use crate::reason::Problem;
-use crate::snapshot::{Group, Inventory, Load, Server};
+use crate::snapshot::{Demand, Group, Inventory, Load, Server};
+use crate::units::Rate;
 
 /// Two own servers and leased ones on their way: the state in which most is to lose.
 fn growing() -> Stage {
@@ -459,4 +460,23 @@ fn a_group_that_is_deleted_is_left_after_its_replacements_serve_and_then_given_b
     );
     let moved: Vec<_> = stage.history.iter().map(|(_, decision)| decision.reason).collect();
     assert!(moved.contains(&Reason::GroupDeleted));
+}
+
+#[test]
+fn what_is_certain_of_a_demand_is_enough_to_add_for_and_not_to_take_away_by() {
+    let part = |stage: &mut Stage, per_second: f64| {
+        stage.metrics_gone("chat");
+        if let Demand::Unknown { at_least, .. } = &mut stage.seen_mut("chat").demand {
+            *at_least = Some(Rate::per_second(per_second));
+        }
+    };
+    let mut stage = chat(0.7);
+    stage.run(Span::from_minutes(10));
+    let before = stage.count("chat", "ultra");
+    part(&mut stage, 0.01);
+    let decisions = stage.run(LONG);
+    assert!(decisions.is_empty(), "{decisions:#?}");
+    part(&mut stage, 1.8);
+    stage.run(Span::from_minutes(10));
+    assert!(stage.count("chat", "ultra") > before);
 }

@@ -79,7 +79,7 @@ pub struct Class {
     pub site: usize,
     /// Price of an hour of lease.
     pub hourly: f64,
-    /// Price of an hour of electricity while serving.
+    /// Price of an hour of electricity while on: of idling. What work needs more, it needs wherever it is done.
     pub energy_hourly: f64,
     /// Paid in any case.
     pub minimum_lease_s: f64,

@@ -5,16 +5,19 @@
 use std::convert::Infallible;
 
 use pomarium_kernel::engine::StepTimes;
-use pomarium_kernel::snapshot::{Discipline, Metric, Objective};
+use pomarium_kernel::snapshot::{Discipline, Metric, Objective, Pool};
+use pomarium_kernel::strategy::Effort;
 use pomarium_kernel::time::Span;
 use pomarium_kernel::units::Fraction;
 use pomarium_sim::machines::GroupModel;
+use pomarium_sim::policy::optimum::Optimum;
+use pomarium_sim::policy::pomarium::{Ablation, Pomarium};
 use pomarium_sim::policy::{self, BASELINES};
 use pomarium_sim::schedule::{self, Line, Schedule, ScheduleEvent};
 use pomarium_sim::sweep::{Bench, Goal, cheapest, pareto};
 use pomarium_sim::timeline::Timeline;
 use pomarium_sim::trace::Arrival;
-use pomarium_sim::world::{Accounting, Faults, Outcome, Over, Scenario, StockOut, World};
+use pomarium_sim::world::{Accounting, Faults, Outcome, Over, Policy, Scenario, StockOut, World};
 use proptest::prelude::*;
 
 const MINUTE: u64 = 60_000;
@@ -96,8 +99,15 @@ fn steady(rate: f64, from_ms: u64, until_ms: u64) -> Vec<Arrival> {
 }
 
 fn run(scenario: &Scenario, trace: &[Arrival], name: &str, lease_aware: bool, knob: f64) -> (Outcome, Vec<Line>) {
+    play(
+        scenario,
+        trace,
+        policy::build(name, lease_aware, knob, scenario).unwrap(),
+    )
+}
+
+fn play(scenario: &Scenario, trace: &[Arrival], mut policy: Box<dyn Policy>) -> (Outcome, Vec<Line>) {
     let mut schedule = Schedule::kept();
-    let mut policy = policy::build(name, lease_aware, knob, scenario).unwrap();
     let arrivals = trace.iter().copied().map(Ok::<_, Infallible>);
     let Ok(outcome) = World::new(scenario, Some(&mut schedule)).run(arrivals, policy.as_mut());
     (outcome, schedule.lines().to_vec())
@@ -231,6 +241,64 @@ proptest! {
         // The policy is the same with and without one who watches.
         prop_assert_eq!(outcome, run(&scenario, &trace, "hpa", true, 2.0).0);
     }
+}
+
+/// Pomarium's plan, or one that knows the future.
+fn planned(scenario: &Scenario, trace: &[Arrival], knows_the_future: bool) -> Box<dyn Policy> {
+    if knows_the_future {
+        Box::new(Optimum::new(scenario, trace, 1.0, Effort::REPLAN))
+    } else {
+        Box::new(Pomarium::new(
+            "pomarium",
+            scenario,
+            &Pool::fixture(),
+            Ablation::default(),
+        ))
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 16, ..ProptestConfig::default() })]
+
+    #[test]
+    fn plans_lose_no_request_break_no_lease_and_are_the_same_each_time(
+        trace in trace(),
+        knows_the_future in any::<bool>(),
+        faults in faults(),
+        seed in any::<u64>(),
+    ) {
+        let scenario = Scenario { seed, faults, ..scenario() };
+        let (outcome, lines) = play(&scenario, &trace, planned(&scenario, &trace, knows_the_future));
+        let requests = outcome.requests;
+        prop_assert_eq!(requests.completed + requests.cut + requests.never_served, trace.len() as u64);
+        if scenario.faults.mean_hours_to_death.is_none() {
+            prop_assert_eq!(requests.cut, 0);
+        }
+        prop_assert_eq!(schedule::check(&lines, &scenario.groups), []);
+        prop_assert_eq!(outcome.early_releases(), 0);
+        prop_assert_eq!(outcome.refused, 0);
+        let again = play(&scenario, &trace, planned(&scenario, &trace, knows_the_future));
+        prop_assert_eq!((outcome, lines), again);
+    }
+}
+
+#[test]
+fn a_plan_leases_for_a_peak_that_lasts_and_not_for_one_that_does_not() {
+    let scenario = scenario();
+    let with_peak = |minutes: u64| {
+        let mut trace = steady(0.5, 0, 2 * HOUR);
+        trace.extend(steady(6.0, 2 * HOUR, 2 * HOUR + minutes * MINUTE));
+        trace.extend(steady(0.5, 2 * HOUR + minutes * MINUTE, 8 * HOUR));
+        let policy = planned(&scenario, &trace, true);
+        let (outcome, lines) = play(&scenario, &trace, policy);
+        let hosted = |line: &&Line| line.event == ScheduleEvent::Lease && line.group == "hosted";
+        (lines.iter().filter(hosted).count(), outcome)
+    };
+    let (leases, _) = with_peak(1);
+    assert_eq!(leases, 0, "the error budget of the day covers a minute");
+    let (leases, outcome) = with_peak(240);
+    assert!(leases > 0);
+    assert!(outcome.objectives[0].attainment > 0.9, "{:?}", outcome.objectives);
 }
 
 /// When machines were leased, in ms; the first of all left out, which every policy has from the start.

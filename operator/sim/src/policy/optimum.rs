@@ -170,7 +170,7 @@ fn classes(scenario: &Scenario, capacity: Vec<f64>) -> Vec<Class> {
             tier: 0,
             site: index,
             hourly: group.hourly,
-            energy_hourly: group.busy_watts / 1_000.0 * group.price_per_kwh,
+            energy_hourly: group.idle_watts / 1_000.0 * group.price_per_kwh,
             minimum_lease_s: group.minimum_lease_ms as f64 / 1_000.0,
             lead_s: (group.lead_ms + group.load_ms) as f64 / 1_000.0,
             recycle_s: group.recycle_ms as f64 / 1_000.0,

@@ -285,7 +285,7 @@ impl Pomarium {
             tier: u32::try_from(group).unwrap_or(u32::MAX),
             site: group,
             hourly: model.hourly,
-            energy_hourly: model.busy_watts / 1_000.0 * model.price_per_kwh,
+            energy_hourly: model.idle_watts / 1_000.0 * model.price_per_kwh,
             minimum_lease: Span::from_millis(minimum),
             provision: Span::from_millis(model.lead_ms),
             load,

@@ -211,10 +211,16 @@ pub(crate) fn run(flags: &Flags) -> anyhow::Result<()> {
             Accounting::ToTheEnd
         },
     };
+    let subject = setting
+        .snapshot
+        .pools
+        .get(&setting.pool)
+        .with_context(|| format!("finding pool {} in the manifests", setting.pool))?;
     let stage = Stage {
         scenario: &setting.scenario,
         trace: &requests,
         goal,
+        pool: subject,
         timelines: html.is_some(),
     };
     let (played, runs) = stage.play(contenders, schedule.as_mut());
@@ -224,6 +230,7 @@ pub(crate) fn run(flags: &Flags) -> anyhow::Result<()> {
             .with_context(|| format!("writing {}", path.display()))?;
     }
 
+    let bound = played.iter().find_map(|played| played.figures.bound);
     let report = Report {
         trace: facts(file, flags, &part, &requests),
         lengths: &lengths,
@@ -236,7 +243,7 @@ pub(crate) fn run(flags: &Flags) -> anyhow::Result<()> {
         goal,
         played,
         runs,
-        bound: None,
+        bound,
     };
     let results = serde_json::to_string_pretty(&report.results()).context("writing the results as JSON")? + "\n";
     if let Some((file, path)) = json.zip(flags.json.as_ref()) {

@@ -13,7 +13,10 @@
 //! | the best course of one server, when serving in slot t is worth v(t): dynamic programming, exact | `course` |
 //! | servers take turns, each answering best to all others, under a price per miss | `sweep` |
 //! | prices per miss are moved until every window's budget holds; then what nobody needs is trimmed | `solve` |
+//! | how hours are cut into slots, and budgets into windows | [`horizon`] |
 //! | a lower bound by Lagrangian relaxation: prices for capacity decouple servers from slots | `bound` |
+//!
+//! [`envelope`] makes such a problem of what is known about servers, forecasts and error budgets ([`past`]).
 //!
 //! Work is limited by counts, never by time, so that a plan replays to the byte.
 //!
@@ -25,6 +28,9 @@
 mod bound;
 pub mod burn;
 mod course;
+pub mod envelope;
+pub mod horizon;
+pub mod past;
 mod solve;
 mod sweep;
 
@@ -42,7 +48,7 @@ pub use course::Leg;
 pub use solve::{Effort, solve};
 
 /// One problem: a horizon, servers and demand.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Problem {
     /// Where slots begin and end: ascending, the first is 0. One more than there are slots.
     pub boundaries_s: Vec<f64>,

@@ -32,4 +32,4 @@ pub mod timeline;
 pub mod trace;
 pub mod world;
 
-pub use scrape::{Scrapes, Window};
+pub use scrape::{Scrapes, Totals, Window};

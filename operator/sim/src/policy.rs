@@ -17,6 +17,8 @@ mod dynamo;
 mod hpa;
 mod keda_slo;
 mod need;
+pub mod optimum;
+pub mod pomarium;
 mod skyserve;
 mod static_peak;
 mod work;

@@ -47,6 +47,23 @@ pub struct Scrapes {
     lengths: VecDeque<(u32, u32)>,
 }
 
+/// Counters since the start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// When they were scraped, in ms.
+    pub at_ms: i64,
+    /// Requests that arrived.
+    pub requests: u64,
+    /// Prompt tokens of them.
+    pub prompt_tokens: u64,
+    /// Output tokens of them.
+    pub output_tokens: u64,
+    /// Requests that were answered.
+    pub answered: u64,
+    /// Those of them that were over the threshold, per objective.
+    pub missed: Vec<u64>,
+}
+
 /// Differences over a span of samples.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Window {
@@ -124,6 +141,26 @@ impl Scrapes {
         if self.samples.len() > KEPT {
             self.samples.pop_front();
         }
+    }
+
+    /// What was counted since the start, up to the newest sample; `None` before the first.
+    pub fn totals(&self) -> Option<Totals> {
+        let newest = self.samples.back()?;
+        let missed = |within: &u64| newest.counters.answered - within;
+        Some(Totals {
+            at_ms: newest.at_ms,
+            requests: newest.counters.arrived,
+            prompt_tokens: newest.counters.prompt_tokens,
+            output_tokens: newest.counters.output_tokens,
+            answered: newest.counters.answered,
+            missed: newest
+                .counters
+                .within
+                .iter()
+                .take(self.thresholds.len())
+                .map(missed)
+                .collect(),
+        })
     }
 
     /// The last `seconds`, or as much of them as there is; `None` with fewer than two samples.

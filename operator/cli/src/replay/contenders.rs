@@ -1,7 +1,9 @@
 //! Which policies are replayed, from their names.
 
+use pomarium_kernel::strategy::envelope::SPEND;
+use pomarium_sim::policy::pomarium::Ablation;
 use pomarium_sim::policy::{BASELINES, Baseline};
-use pomarium_sim::world::{Policy, Scenario};
+use pomarium_sim::world::Scenario;
 
 /// What a policy's name ends with in its lease-aware variant.
 const LEASES: &str = "+leases";
@@ -9,36 +11,114 @@ const LEASES: &str = "+leases";
 /// One policy to replay.
 #[derive(Clone, Copy)]
 pub(crate) struct Contender {
-    pub(crate) baseline: &'static Baseline,
+    pub(crate) kind: Kind,
     /// Lease-aware or not; both without.
     pub(crate) lease_aware: Option<bool>,
     /// The knob; swept without.
     pub(crate) knob: Option<f64>,
 }
 
+/// What kind of policy it is.
+#[derive(Clone, Copy)]
+pub(crate) enum Kind {
+    /// A peer's rule.
+    Peer(&'static Baseline),
+    /// Pomarium's plan, whole or without an ingredient.
+    Pomarium(Ablation),
+    /// A schedule that knows the future.
+    Optimum,
+}
+
+/// Pomarium, and what it is without one of its ingredients.
+const POMARIUM: [(&str, Ablation); 3] = [
+    (
+        "pomarium",
+        Ablation {
+            forecast: false,
+            leases: false,
+        },
+    ),
+    (
+        "pomarium-without-forecast",
+        Ablation {
+            forecast: true,
+            leases: false,
+        },
+    ),
+    (
+        "pomarium-without-leases",
+        Ablation {
+            forecast: false,
+            leases: true,
+        },
+    ),
+];
+
+const OPTIMUM: &str = "optimum";
+
 impl Contender {
-    /// The policy with its knob at `knob`.
-    pub(crate) fn build(&self, lease_aware: bool, knob: f64, scenario: &Scenario) -> Box<dyn Policy> {
-        self.baseline.build(lease_aware, knob, scenario)
+    /// Its name on the command line.
+    pub(crate) fn name(&self) -> &'static str {
+        match self.kind {
+            Kind::Peer(baseline) => baseline.name,
+            Kind::Pomarium(ablation) => POMARIUM
+                .iter()
+                .find(|(_, known)| *known == ablation)
+                .map_or("pomarium", |(name, _)| name),
+            Kind::Optimum => OPTIMUM,
+        }
+    }
+
+    /// What its knob is.
+    pub(crate) fn knob_name(&self) -> &'static str {
+        match self.kind {
+            Kind::Peer(baseline) => baseline.knob,
+            Kind::Pomarium(_) => "share of the error budget that is planned to be spent",
+            Kind::Optimum => "predicted burn over the error budget",
+        }
+    }
+
+    /// The knob without any sweep.
+    pub(crate) fn published(&self, scenario: &Scenario) -> f64 {
+        match self.kind {
+            Kind::Peer(baseline) => (baseline.published)(scenario),
+            Kind::Pomarium(_) => SPEND,
+            Kind::Optimum => 1.0,
+        }
+    }
+
+    /// How many variants a sweep runs.
+    pub(crate) fn variants(&self) -> usize {
+        match (self.kind, self.lease_aware) {
+            (Kind::Peer(baseline), None) => baseline.variants().len(),
+            _ => 1,
+        }
     }
 }
 
 /// All names, for `--help` and errors.
 pub(crate) fn names() -> Vec<&'static str> {
-    BASELINES.iter().map(|baseline| baseline.name).collect()
+    let ours = POMARIUM.iter().map(|(name, _)| *name);
+    let peers = BASELINES.iter().map(|baseline| baseline.name);
+    ours.chain(peers).chain([OPTIMUM]).collect()
 }
 
 /// The policies that `text` names, such as `all`, `hpa,wva` or `hpa+leases=2.5`.
 pub(crate) fn parse(text: &str) -> Result<Vec<Contender>, String> {
     if text == "all" {
-        return Ok(BASELINES.iter().map(plain).collect());
+        let ours = bare(Kind::Pomarium(Ablation::default()));
+        let peers = BASELINES.iter().map(|baseline| bare(Kind::Peer(baseline)));
+        return Ok(std::iter::once(ours)
+            .chain(peers)
+            .chain([bare(Kind::Optimum)])
+            .collect());
     }
     text.split(',').map(|name| one(name.trim())).collect()
 }
 
-fn plain(baseline: &'static Baseline) -> Contender {
+fn bare(kind: Kind) -> Contender {
     Contender {
-        baseline,
+        kind,
         lease_aware: None,
         knob: None,
     }
@@ -53,13 +133,21 @@ fn one(text: &str) -> Result<Contender, String> {
         Some(name) => (name, true),
         None => (name, false),
     };
-    let Some(baseline) = BASELINES.iter().find(|baseline| baseline.name == name) else {
-        return Err(format!(
-            "there is no policy {name:?}; there are all, {}",
-            names().join(", ")
-        ));
+    let ours = POMARIUM.iter().find(|(known, _)| *known == name);
+    let peer = BASELINES.iter().find(|baseline| baseline.name == name);
+    let kind = match (ours, peer) {
+        (Some((_, ablation)), _) => Kind::Pomarium(*ablation),
+        (None, Some(baseline)) => Kind::Peer(baseline),
+        (None, None) if name == OPTIMUM => Kind::Optimum,
+        (None, None) => {
+            return Err(format!(
+                "there is no policy {name:?}; there are all, {}",
+                names().join(", ")
+            ));
+        }
     };
-    if leases && !baseline.variants().contains(&true) {
+    let contender = bare(kind);
+    if leases && !matches!(kind, Kind::Peer(baseline) if baseline.variants().contains(&true)) {
         return Err(format!("{name}{LEASES}: {name} has no lease-aware variant"));
     }
     let knob = knob.map(|knob| {
@@ -70,7 +158,8 @@ fn one(text: &str) -> Result<Contender, String> {
         number.ok_or_else(|| {
             format!(
                 "{name}={knob}: the knob ({}) is a number above 0, such as {name}={:?}",
-                baseline.knob, 2.5
+                contender.knob_name(),
+                2.5
             )
         })
     });
@@ -79,6 +168,6 @@ fn one(text: &str) -> Result<Contender, String> {
         // A knob without "+leases" is the plain rule with exactly that knob.
         lease_aware: (leases || knob.is_some()).then_some(leases),
         knob,
-        ..plain(baseline)
+        ..contender
     })
 }

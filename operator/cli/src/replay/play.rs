@@ -3,24 +3,37 @@
 use std::convert::Infallible;
 
 use indicatif::{ProgressBar, ProgressStyle};
+use pomarium_kernel::snapshot::Pool;
+use pomarium_kernel::strategy::Effort;
+use pomarium_sim::policy::optimum::Optimum;
+use pomarium_sim::policy::pomarium::Pomarium;
 use pomarium_sim::report::Played;
 use pomarium_sim::schedule::Schedule;
 use pomarium_sim::sweep::{Bench, Goal, Run};
 use pomarium_sim::timeline::Timeline;
 use pomarium_sim::trace::Arrival;
-use pomarium_sim::world::{Scenario, World};
+use pomarium_sim::world::{Policy, Scenario, World};
 
-use super::contenders::Contender;
+use super::contenders::{Contender, Kind};
 use super::is_watched;
 
 /// Requests between two looks at the clock.
 const STRIDE: usize = 1_024;
+
+/// Predicted burn over the error budget, at which schedules that know the future are tried: what is predicted from the rates of single minutes
+/// is more than what is burnt.
+const OPTIMUM_KNOBS: [f64; 6] = [0.7, 1.0, 1.5, 2.5, 4.0, 8.0];
+
+/// Then closer between the highest that attains and the next that does not.
+const OPTIMUM_BISECTIONS: usize = 5;
 
 /// What policies are run on.
 pub(super) struct Stage<'a> {
     pub(super) scenario: &'a Scenario,
     pub(super) trace: &'a [Arrival],
     pub(super) goal: Goal,
+    /// The pool whose requests these are.
+    pub(super) pool: &'a Pool,
     /// Whether to record what happens when.
     pub(super) timelines: bool,
 }
@@ -30,9 +43,7 @@ impl Stage<'_> {
     /// line. The second result is every run of every sweep.
     pub(super) fn play(&self, contenders: &[Contender], schedule: Option<&mut Schedule>) -> (Vec<Played>, Vec<Run>) {
         if let [contender] = contenders {
-            let knob = contender
-                .knob
-                .unwrap_or_else(|| (contender.baseline.published)(self.scenario));
+            let knob = contender.knob.unwrap_or_else(|| contender.published(self.scenario));
             let lease_aware = contender.lease_aware.unwrap_or(false);
             return (vec![self.once(contender, lease_aware, knob, schedule)], Vec::new());
         }
@@ -73,18 +84,15 @@ impl Stage<'_> {
     }
 
     fn sweep(&self, contender: &Contender) -> Vec<Run> {
-        let variants = match contender.lease_aware {
-            Some(_) => 1,
-            None => contender.baseline.variants().len(),
-        };
-        let expected = if contender.baseline.whole {
-            2 + self.machines().ilog2() as usize
-        } else {
-            contender.baseline.knobs(self.scenario).len() + 4
+        let expected = match contender.kind {
+            Kind::Peer(baseline) if baseline.whole => 2 + self.machines().ilog2() as usize,
+            Kind::Peer(baseline) => baseline.knobs(self.scenario).len() + 4,
+            Kind::Pomarium(_) => 1,
+            Kind::Optimum => OPTIMUM_KNOBS.len() + OPTIMUM_BISECTIONS,
         };
         let bar = bar(
-            variants * expected,
-            &format!("{}: sweeping its knob", contender.baseline.name),
+            contender.variants() * expected,
+            &format!("{}: sweeping its knob", contender.name()),
             "{msg:32} {bar:30} {pos}/~{len} runs, {eta} left",
         );
         let told = |_: &Run| {
@@ -98,9 +106,56 @@ impl Stage<'_> {
             trace: self.trace,
             progress: &told,
         };
-        let search = bench.cheapest_attaining(contender.baseline, contender.lease_aware, self.goal);
+        let runs = match contender.kind {
+            Kind::Peer(baseline) => {
+                bench
+                    .cheapest_attaining(baseline, contender.lease_aware, self.goal)
+                    .runs
+            }
+            // Nobody tunes it: it is told the objectives, not the answer.
+            Kind::Pomarium(_) => {
+                let knob = contender.published(self.scenario);
+                let mut policy = self.build(contender, false, knob);
+                vec![bench.run(policy.as_mut(), knob)]
+            }
+            Kind::Optimum => self.optimum(contender, &bench),
+        };
         bar.finish_and_clear();
-        search.runs
+        runs
+    }
+
+    /// Schedules that know the future, from many servers to few, and closer where objectives just hold.
+    fn optimum(&self, contender: &Contender, bench: &Bench) -> Vec<Run> {
+        let run = |knob: f64| bench.run(self.build(contender, false, knob).as_mut(), knob);
+        let mut runs: Vec<Run> = OPTIMUM_KNOBS.into_iter().map(run).collect();
+        for _ in 0..OPTIMUM_BISECTIONS {
+            let knobs = |attains: bool| {
+                let those = runs
+                    .iter()
+                    .filter(move |run| run.outcome.attains(self.goal.over) == attains);
+                those.map(|run| run.knob)
+            };
+            let highest = knobs(true).fold(0.0, f64::max);
+            let above = knobs(false)
+                .filter(|knob| *knob > highest)
+                .fold(f64::INFINITY, f64::min);
+            if highest <= 0.0 || !above.is_finite() {
+                break;
+            }
+            runs.push(run(f64::midpoint(highest, above)));
+        }
+        runs
+    }
+
+    fn build(&self, contender: &Contender, lease_aware: bool, knob: f64) -> Box<dyn Policy> {
+        match contender.kind {
+            Kind::Peer(baseline) => baseline.build(lease_aware, knob, self.scenario),
+            Kind::Pomarium(ablation) => {
+                let policy = Pomarium::new(contender.name(), self.scenario, self.pool, ablation);
+                Box::new(policy.spending(knob))
+            }
+            Kind::Optimum => Box::new(Optimum::new(self.scenario, self.trace, knob, Effort::EXHAUSTIVE)),
+        }
     }
 
     fn machines(&self) -> u32 {
@@ -109,7 +164,7 @@ impl Stage<'_> {
     }
 
     fn once(&self, contender: &Contender, lease_aware: bool, knob: f64, schedule: Option<&mut Schedule>) -> Played {
-        let mut policy = contender.build(lease_aware, knob, self.scenario);
+        let mut policy = self.build(contender, lease_aware, knob);
         let bar = bar(
             self.trace.len(),
             policy.name(),
@@ -134,7 +189,7 @@ impl Stage<'_> {
                 knob,
                 outcome,
             },
-            knob: Some(contender.baseline.knob.to_owned()),
+            knob: Some(contender.knob_name().to_owned()),
             figures: policy.figures(),
             timeline,
         }

@@ -43,6 +43,40 @@ impl BurnTable {
         (!anchors.is_empty()).then_some(Self { anchors })
     }
 
+    /// Nothing ever misses.
+    pub(super) fn nothing() -> Self {
+        Self {
+            anchors: vec![(1.0, [0.0; LOADS.len()])],
+        }
+    }
+
+    /// The same when demand fluctuates within a slot: `deviation` is the standard deviation of the rate over the minutes of a slot, as a share of
+    /// its mean. By three-point Gauss–Hermite quadrature, which is exact for polynomials up to the fifth degree.
+    #[must_use]
+    pub fn fluctuating(&self, deviation: f64) -> Self {
+        let reach = 3.0_f64.sqrt() * deviation.clamp(0.0, 0.5);
+        let nodes = [(1.0 / 6.0, 1.0 - reach), (2.0 / 3.0, 1.0), (1.0 / 6.0, 1.0 + reach)];
+        let anchors = self
+            .anchors
+            .iter()
+            .map(|(capacity, table)| {
+                let expected = |load: f64| -> f64 {
+                    let at = |&(weight, factor): &(f64, f64)| {
+                        let rate = load * factor;
+                        // A share of the slot's requests arrives at this rate.
+                        weight * factor * burn(table, rate, rate, 1.0)
+                    };
+                    nodes.iter().map(at).sum()
+                };
+                (
+                    *capacity,
+                    LOADS.map(|load| if load > 0.0 { expected(load) } else { 0.0 }),
+                )
+            })
+            .collect();
+        Self { anchors }
+    }
+
     /// Burn per request when `rate` requests/s arrive at servers that can finish `capacity`.
     pub fn at(&self, rate: f64, capacity: f64) -> f64 {
         if rate <= 0.0 {
@@ -177,6 +211,15 @@ mod tests {
                 last = worth;
             }
         }
+    }
+
+    #[test]
+    fn fluctuating_demand_burns_more_before_the_knee_and_nothing_else_where_burn_is_level() {
+        let table = BurnTable::new(vec![(1.0, knee(0.8))]).unwrap();
+        let fluctuating = table.fluctuating(0.2);
+        assert!(fluctuating.at(0.75, 1.0) > 2.0 * table.at(0.75, 1.0));
+        assert!((fluctuating.at(0.3, 1.0) - table.at(0.3, 1.0)).abs() < 1e-9);
+        assert!((table.fluctuating(0.0).at(0.85, 1.0) - table.at(0.85, 1.0)).abs() < 1e-9);
     }
 
     #[test]

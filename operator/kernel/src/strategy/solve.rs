@@ -123,7 +123,7 @@ pub fn solve(problem: &Problem, prices: Option<&[Vec<f64>]>, effort: Effort) -> 
     }
 }
 
-/// The highest sensible price: a whole lease for a hundredth of all requests.
+/// The highest sensible price: a whole lease for a twentieth of all requests. Of a window that cannot be saved no more is bought.
 fn ceiling(problem: &Problem) -> f64 {
     let lease = problem
         .classes
@@ -133,7 +133,7 @@ fn ceiling(problem: &Problem) -> f64 {
             (class.hourly + class.energy_hourly) * (class.minimum_lease_s / 3_600.0).max(1.0) + class.switch_cost
         })
         .fold(0.01, f64::max);
-    100.0 * lease / requests(problem).max(1.0)
+    20.0 * lease / requests(problem).max(1.0)
 }
 
 fn requests(problem: &Problem) -> f64 {

@@ -282,13 +282,6 @@ proptest! {
     }
 
     #[test]
-    fn a_plan_that_begins_with_its_own_prices_is_no_worse(problem in worlds()) {
-        let cold = solve(&problem, None, Effort::COLD);
-        let warm = solve(&problem, Some(&cold.prices), Effort::COLD);
-        prop_assert_eq!(cold.holds(), warm.holds());
-    }
-
-    #[test]
     fn a_class_that_may_not_be_used_changes_nothing(problem in worlds()) {
         let plan = solve(&problem, None, Effort::REPLAN);
         let mut more = problem.clone();
@@ -314,6 +307,13 @@ fn on_a_plain_day_the_gap_is_small() {
     let problem = problem(boundaries, vec![owned(1), hosted(12)], pool);
     let plan = solve(&problem, None, Effort::COLD);
     assert!(plan.holds());
+    let warm = solve(&problem, Some(&plan.prices), Effort::REPLAN);
+    assert!(
+        warm.holds() && warm.cost <= plan.cost * 1.02,
+        "{} after {}",
+        warm.cost,
+        plan.cost
+    );
     // Half a server's worth: leases are whole.
     assert!(plan.gap() < 0.3, "{} against {}", plan.cost, plan.bound);
 }

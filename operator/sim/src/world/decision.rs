@@ -112,6 +112,8 @@ pub struct Figures {
     pub gap_median: Option<f64>,
     /// Largest gap of a plan.
     pub gap_max: Option<f64>,
+    /// No schedule costs less, by a policy that can tell.
+    pub bound: Option<f64>,
     /// Median time for one decision, in ms.
     pub plan_ms_p50: Option<f64>,
     /// Its 99th percentile, in ms.

@@ -1,0 +1,537 @@
+//! From what is known to what to do: the strategic plan of a situation.
+//!
+//! Builds a [`Problem`] from forecasts, capacity curves, leases and error budgets, solves it, and says it in terms of servers: how
+//! many to ask for now, and until when each is wanted.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::burn::{BurnTable, LOADS};
+use super::horizon::Horizon;
+use super::past::{FLUCTUATIONS, Past, per_miss, window};
+use super::solve::{Effort, solve};
+use super::{Burnt, Class, Demand, Problem, Unit, Window};
+use crate::capacity::Servers;
+use crate::capacity::curve::{Curves, Traffic};
+use crate::forecast::{COARSE, Event, FINE, Forecast, History, LEVELS, Slot, SlotForecast, forecast};
+use crate::performance::Performance;
+use crate::snapshot::{Discipline, LengthMix, Objective, Survive};
+use crate::time::{Span, Timestamp};
+use crate::units::{Fraction, Rate};
+
+/// Probabilities of [`LEVELS`] as points: each stands for what is nearer to it than to the others.
+const WEIGHTS: [f64; LEVELS.len()] = [0.15, 0.225, 0.25, 0.2, 0.1, 0.045, 0.03];
+
+/// The same for what can still be decided when more is known: its tails are left to that decision.
+const LATER_WEIGHTS: [f64; LEVELS.len()] = [0.0, 0.3, 0.4, 0.3, 0.0, 0.0, 0.0];
+
+/// The share of an error budget that is planned to be spent. The rest is for what no forecast sees.
+pub const SPEND: f64 = 0.8;
+
+/// Sets of servers whose curves are measured: so many servers, filled in order.
+const ANCHORS: [u32; 11] = [1, 2, 3, 4, 6, 8, 12, 16, 24, 36, 56];
+
+/// No plan is made for more than so many times the highest rate ever seen: the tail of a forecast says less than that.
+const MOST_GROWTH: f64 = 1.5;
+
+/// The same for the expectation of what is further ahead than [`RECOURSE`].
+const MOST_GROWTH_LATER: f64 = 1.05;
+
+/// What is further ahead than this can still be decided when more is known: it is planned for as it is expected, with the uncertainty that
+/// will be left then. To plan for all that may happen tomorrow is to buy today what may never be needed.
+const RECOURSE: Span = Span::from_minutes(45);
+
+/// Demand above what was forecast is a burst, until the forecast itself has followed it: so long after it is seen, it has faded.
+const SURPRISE_FADES: Span = Span::from_minutes(20);
+
+/// Everything the strategic plan knows.
+#[derive(Clone, Debug)]
+pub struct Situation<'a> {
+    /// Now.
+    pub now: Timestamp,
+    /// Groups in the order of placement.
+    pub supplies: Vec<Supply>,
+    /// Pools.
+    pub pools: Vec<Consumer<'a>>,
+}
+
+/// One group.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Supply {
+    /// Lower ones are filled first.
+    pub tier: u32,
+    /// Which site it is at.
+    pub site: usize,
+    /// Price of an hour of lease.
+    pub hourly: f64,
+    /// Price of an hour's electricity while serving.
+    pub energy_hourly: f64,
+    /// Paid in any case.
+    pub minimum_lease: Span,
+    /// From the decision to a Ready server.
+    pub provision: Span,
+    /// The model's load.
+    pub load: Span,
+    /// From the release until the machine can be leased again.
+    pub recycle: Span,
+    /// What starting a server costs besides its price.
+    pub switch_cost: f64,
+    /// Servers that are there or coming.
+    pub held: Vec<Held>,
+    /// When each further server can be asked for: now, or when it is recycled or delivered.
+    pub free: Vec<Timestamp>,
+}
+
+/// A server that is there or coming.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// From when on it serves.
+    pub serves_at: Timestamp,
+    /// Until when it is paid in any case.
+    pub paid_until: Timestamp,
+    /// It cannot be given back.
+    pub fixed: bool,
+}
+
+/// One pool.
+#[derive(Clone, Debug)]
+pub struct Consumer<'a> {
+    /// What one server of each group does for it; `None` where it may not run.
+    pub performance: Vec<Option<&'a Performance>>,
+    /// Lengths of its requests.
+    pub mix: &'a LengthMix,
+    /// How requests meet servers.
+    pub discipline: Discipline,
+    /// Never empty.
+    pub objectives: &'a [Objective],
+    /// What may be lost.
+    pub survive: Survive,
+    /// What a request over its objective costs.
+    pub miss_penalty: f64,
+    /// The share of an error budget that is planned to be spent; see [`SPEND`].
+    pub spend: f64,
+    /// Arrivals per second over the last two minutes, if known.
+    pub recent: Option<Rate>,
+    /// What is known of its past.
+    pub past: &'a Past,
+    /// Events that are known to come.
+    pub events: &'a [Event],
+}
+
+/// What to do with the servers of every group, until the next strategic plan.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Envelope {
+    /// When it was made.
+    pub made_at: Timestamp,
+    /// In the order of the situation's groups.
+    pub supplies: Vec<SupplyPlan>,
+    /// In the order of the situation's pools.
+    pub pools: Vec<PoolPlan>,
+    /// Expected cost of the next 36 hours, sunk leases left out.
+    pub cost: f64,
+    /// No plan for the same problem costs less.
+    pub bound: f64,
+}
+
+impl Envelope {
+    /// What a better plan could save at most, as a share of the cost.
+    pub fn gap(&self) -> f64 {
+        if self.cost <= 0.0 {
+            0.0
+        } else {
+            ((self.cost - self.bound) / self.cost).clamp(0.0, 1.0)
+        }
+    }
+}
+
+/// One group's part.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SupplyPlan {
+    /// Ask for so many more servers now.
+    pub buy: u32,
+    /// Per server that is there or coming: until when it is wanted. `None` if beyond the horizon.
+    pub until: Vec<Option<Timestamp>>,
+}
+
+/// One pool's part.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PoolPlan {
+    /// Windows of the objectives, by start, with what is expected to be burnt of what is left.
+    pub windows: Vec<(Timestamp, Burnt)>,
+    /// Prices to begin the next plan with.
+    pub prices: BTreeMap<Timestamp, f64>,
+    /// What it was planned for; `None` if nothing is known of the demand.
+    pub forecast: Option<Forecast>,
+    /// What servers burn at which load when demand does not fluctuate within minutes.
+    pub burn: Option<BurnTable>,
+    /// Requests/s of one server of each group at saturation.
+    pub capacity: Vec<Option<f64>>,
+}
+
+impl PoolPlan {
+    /// Burn per request that is expected at `rate`, taken over some minutes, with so many serving servers of each group, for each of
+    /// [`FLUCTUATIONS`]. `None` if nothing was planned.
+    pub fn expected_burn(&self, rate: Rate, serving: &[f64]) -> Option<[f64; FLUCTUATIONS.len()]> {
+        let capacity: f64 = self
+            .capacity
+            .iter()
+            .zip(serving)
+            .map(|(each, count)| each.unwrap_or(0.0) * count)
+            .sum();
+        let steady = self.burn.as_ref()?;
+        Some(FLUCTUATIONS.map(|deviation| steady.fluctuating(deviation).at(rate.as_per_second(), capacity)))
+    }
+}
+
+/// Plans ahead. Capacity curves that are not known yet are measured.
+pub fn plan(situation: &Situation, curves: &mut Curves, effort: Effort) -> Envelope {
+    // All pools share slots; windows of the first one cut them, and those of others are rounded to them.
+    let shortest = situation.pools.iter().map(|pool| window(pool.objectives)).min();
+    let horizon = Horizon::new(situation.now, shortest.unwrap_or(Span::from_hours(24)));
+    let mut known: Vec<Known> = situation
+        .pools
+        .iter()
+        .map(|pool| Known::of(situation, pool, &horizon, curves))
+        .collect();
+    let classes = situation
+        .supplies
+        .iter()
+        .enumerate()
+        .map(|(index, supply)| class(situation.now, index, supply, &known))
+        .collect();
+    let demands = situation
+        .pools
+        .iter()
+        .zip(&known)
+        .map(|(pool, known)| known.demand(situation.now, pool, &horizon))
+        .collect();
+    let problem = Problem {
+        boundaries_s: horizon.seconds(),
+        classes,
+        pools: demands,
+    };
+    let prices: Vec<Vec<f64>> = situation
+        .pools
+        .iter()
+        .map(|pool| {
+            let newest = pool.past.prices.values().next_back().copied().unwrap_or(0.0);
+            let of = |(start, _): &(Timestamp, _)| pool.past.prices.get(start).copied().unwrap_or(newest);
+            horizon.windows.iter().map(of).collect()
+        })
+        .collect();
+    let plan = solve(&problem, Some(&prices), effort);
+    let end = horizon.boundaries[horizon.slots()];
+    let supplies = situation
+        .supplies
+        .iter()
+        .zip(&plan.courses)
+        .map(|(supply, courses)| {
+            let (held, free) = courses.split_at(supply.held.len());
+            let until = held.iter().map(|legs| {
+                let until = legs.first().map_or(situation.now, |leg| later(situation.now, leg.to_s));
+                (until < end).then_some(until)
+            });
+            let now = |legs: &&Vec<super::Leg>| legs.first().is_some_and(|leg| leg.from_s <= 0.0);
+            SupplyPlan {
+                buy: u32::try_from(free.iter().filter(now).count()).unwrap_or(u32::MAX),
+                until: until.collect(),
+            }
+        })
+        .collect();
+    let pools = known
+        .drain(..)
+        .zip(plan.windows.iter().zip(&plan.prices))
+        .map(|(known, (burnt, prices))| {
+            let starts = || horizon.windows.iter().map(|(start, _)| *start);
+            PoolPlan {
+                windows: starts().zip(burnt.iter().copied()).collect(),
+                prices: starts().zip(prices.iter().copied()).collect(),
+                forecast: known.forecast,
+                burn: known.steady,
+                capacity: known.capacity,
+            }
+        })
+        .collect();
+    Envelope {
+        made_at: situation.now,
+        supplies,
+        pools,
+        cost: plan.cost,
+        bound: plan.bound,
+    }
+}
+
+/// What is known of one pool.
+struct Known {
+    capacity: Vec<Option<f64>>,
+    steady: Option<BurnTable>,
+    table: Option<BurnTable>,
+    forecast: Option<Forecast>,
+    arrivals: Vec<Vec<(f64, f64)>>,
+}
+
+impl Known {
+    fn of(situation: &Situation, pool: &Consumer, horizon: &Horizon, curves: &mut Curves) -> Self {
+        let usable: Vec<usize> = (0..situation.supplies.len())
+            .filter(|&group| pool.performance.get(group).is_some_and(Option::is_some))
+            .collect();
+        let all: Vec<Servers> = usable
+            .iter()
+            .filter_map(|&group| {
+                let supply = &situation.supplies[group];
+                let count = u32::try_from(supply.held.len() + supply.free.len()).unwrap_or(u32::MAX);
+                pool.performance[group].map(|performance| Servers { performance, count })
+            })
+            .collect();
+        let measured = burn_table(&all, pool.mix, pool.discipline, pool.objectives, curves);
+        let mut capacity = vec![None; situation.supplies.len()];
+        if let Some((each, _)) = &measured {
+            for (&group, each) in usable.iter().zip(each) {
+                capacity[group] = Some(*each);
+            }
+        }
+        let steady = measured.map(|(_, table)| table);
+        let fluctuation = pool.past.ledger.fluctuation(deviation(&pool.past.history));
+        let table = steady.as_ref().map(|table| table.fluctuating(fluctuation));
+        let slots: Vec<Slot> = horizon
+            .boundaries
+            .windows(2)
+            .map(|pair| Slot {
+                start: pair[0],
+                length: pair[1].since(pair[0]),
+            })
+            .collect();
+        let forecast = forecast(
+            &pool.past.history,
+            &pool.past.backtest,
+            situation.now,
+            &slots,
+            pool.events,
+        );
+        let arrivals = if let Some(forecast) = &forecast {
+            arrivals(forecast, pool.recent, most_seen(&pool.past.history))
+        } else {
+            // Nothing was ever measured: what is seen right now is all there is to go by.
+            let rate = pool.recent.unwrap_or(Rate::ZERO).as_per_second();
+            vec![vec![(1.0, rate)]; horizon.slots()]
+        };
+        Self {
+            capacity,
+            steady,
+            table,
+            forecast,
+            arrivals,
+        }
+    }
+
+    fn demand(&self, now: Timestamp, pool: &Consumer, horizon: &Horizon) -> Demand {
+        let windows = horizon
+            .windows
+            .iter()
+            .enumerate()
+            .map(|(index, (start, slots))| {
+                let requests: f64 = slots
+                    .clone()
+                    .map(|slot| {
+                        let length = horizon.boundaries[slot + 1]
+                            .since(horizon.boundaries[slot])
+                            .as_secs_f64();
+                        let rate: f64 = self.arrivals[slot].iter().map(|(weight, rate)| weight * rate).sum();
+                        rate * length
+                    })
+                    .sum();
+                let carried = if *start <= now {
+                    pool.past.ledger.carried(now, pool.objectives)
+                } else {
+                    0.0
+                };
+                Window {
+                    slots: slots.clone(),
+                    budget: horizon.budget(index, requests, carried, pool.spend),
+                }
+            })
+            .collect();
+        // A pool without any group that it may run in wants nothing of the others.
+        Demand {
+            arrivals: self.arrivals.clone(),
+            burn: self.table.clone().unwrap_or_else(BurnTable::nothing),
+            windows,
+            miss_value: pool.miss_penalty / pool.objectives.iter().map(per_miss).fold(1.0, f64::max),
+            survive: pool.survive,
+            allowance: None,
+        }
+    }
+}
+
+fn class(now: Timestamp, index: usize, supply: &Supply, pools: &[Known]) -> Class {
+    let ahead = |at: Timestamp| at.since(now).as_secs_f64();
+    let held = supply.held.iter().map(|held| {
+        if held.fixed {
+            Unit::Fixed {
+                serves_s: ahead(held.serves_at),
+            }
+        } else {
+            Unit::On {
+                serves_s: ahead(held.serves_at),
+                paid_until_s: ahead(held.paid_until),
+            }
+        }
+    });
+    let free = supply.free.iter().map(|&from| Unit::Off { from_s: ahead(from) });
+    Class {
+        tier: supply.tier,
+        site: supply.site,
+        hourly: supply.hourly,
+        energy_hourly: supply.energy_hourly,
+        minimum_lease_s: supply.minimum_lease.as_secs_f64(),
+        lead_s: (supply.provision + supply.load).as_secs_f64(),
+        recycle_s: supply.recycle.as_secs_f64(),
+        switch_cost: supply.switch_cost,
+        capacity: pools.iter().map(|pool| pool.capacity[index]).collect(),
+        units: held.chain(free).collect(),
+    }
+}
+
+/// What sets of servers burn, filled in the order of `all`, and what one of each kind finishes at saturation. `None` without servers.
+pub fn burn_table(
+    all: &[Servers],
+    mix: &LengthMix,
+    discipline: Discipline,
+    objectives: &[Objective],
+    curves: &mut Curves,
+) -> Option<(Vec<f64>, BurnTable)> {
+    let traffic = Traffic::new(mix, discipline, objectives);
+    let capacity: Vec<f64> = all
+        .iter()
+        .map(|servers| {
+            let alone = Servers { count: 1, ..*servers };
+            curves.curve(&[alone], &traffic).saturation().as_per_second()
+        })
+        .collect();
+    let total = all
+        .iter()
+        .fold(0_u32, |total, servers| total.saturating_add(servers.count));
+    let mut counts: Vec<u32> = ANCHORS.into_iter().filter(|count| *count < total).collect();
+    counts.push(total.min(ANCHORS[ANCHORS.len() - 1]));
+    let entries = counts.into_iter().filter(|count| *count > 0).map(|count| {
+        let mut left = count;
+        let mut saturation = 0.0;
+        let mut set = Vec::new();
+        for (servers, each) in all.iter().zip(&capacity) {
+            let count = left.min(servers.count);
+            left -= count;
+            if count > 0 {
+                saturation += each * f64::from(count);
+                set.push(Servers { count, ..*servers });
+            }
+        }
+        let curve = curves.curve(&set, &traffic);
+        let burn = LOADS.map(|load| {
+            let attained = curve.attainment(Rate::per_second(load * curve.saturation().as_per_second()));
+            let burnt = |(objective, attained): (&Objective, Fraction)| (1.0 - attained.get()) * per_miss(objective);
+            objectives.iter().zip(attained).map(burnt).fold(0.0, f64::max)
+        });
+        (saturation, burn)
+    });
+    let table = BurnTable::new(entries.collect())?;
+    Some((capacity, table))
+}
+
+/// What may arrive in every slot. More than was forecast right now fades within two hours.
+fn arrivals(forecast: &Forecast, recent: Option<Rate>, (most_seen, most_hourly): (f64, f64)) -> Vec<Vec<(f64, f64)>> {
+    let most = most_seen.max(recent.unwrap_or(Rate::ZERO).as_per_second()) * MOST_GROWTH;
+    let first = forecast.slots.first();
+    let surprise = match (first, recent) {
+        (Some(first), Some(recent)) => {
+            let (median, high) = (
+                first.requests.median().as_per_second(),
+                first.requests.0[5].as_per_second(),
+            );
+            let recent = recent.as_per_second();
+            if recent > high && median > 0.0 {
+                (recent / median).min(4.0)
+            } else {
+                1.0
+            }
+        }
+        _ => 1.0,
+    };
+    let start = first.map(|first| first.slot.start);
+    let ahead = |slot: &SlotForecast| start.map_or(Span::ZERO, |start| slot.slot.start.since(start));
+    let decided = forecast.slots.iter().find(|slot| ahead(slot) >= RECOURSE);
+    let band = decided.map(|slot| {
+        let median = slot.requests.median().as_per_second();
+        slot.requests.0.map(|rate| {
+            if median > 0.0 {
+                rate.as_per_second() / median
+            } else {
+                1.0
+            }
+        })
+    });
+    forecast
+        .slots
+        .iter()
+        .map(|slot| {
+            let fresh = (1.0 - ahead(slot).as_hours_f64() / SURPRISE_FADES.as_hours_f64()).max(0.0);
+            let factor = 1.0 + (surprise - 1.0) * fresh;
+            let median = slot.requests.median().as_per_second();
+            let rate = |level: usize| match band {
+                Some(band) if ahead(slot) > RECOURSE => median.min(most_hourly * MOST_GROWTH_LATER) * band[level],
+                _ => slot.requests.0[level].as_per_second(),
+            };
+            let weights = if ahead(slot) > RECOURSE {
+                &LATER_WEIGHTS
+            } else {
+                &WEIGHTS
+            };
+            let points = weights.iter().enumerate().filter(|(_, weight)| **weight > 0.0);
+            points
+                .map(|(level, weight)| (*weight, (rate(level) * factor).min(most)))
+                .collect()
+        })
+        .collect()
+}
+
+/// The highest rates of five minutes and of an hour that were ever seen.
+fn most_seen(history: &History) -> (f64, f64) {
+    let highest = |rates: &mut dyn Iterator<Item = Rate>| rates.map(Rate::as_per_second).fold(0.0, f64::max);
+    let mut fine = history.fine().filter_map(|(_, bucket)| bucket.rate(FINE));
+    let mut hourly = history.hourly().filter_map(|(_, bucket)| bucket.rate(COARSE));
+    let hour = highest(&mut hourly);
+    (highest(&mut fine).max(hour), hour)
+}
+
+/// How much the rate of five minutes deviates from that of its neighbours, as a share of it, beyond what chance does: half the mean squared
+/// difference of neighbours is their variance (von Neumann, 1941).
+fn deviation(history: &History) -> f64 {
+    let rates: Vec<f64> = history
+        .fine()
+        .filter_map(|(_, bucket)| bucket.rate(FINE))
+        .map(Rate::as_per_second)
+        .collect();
+    let length = FINE.as_secs_f64();
+    let (mut differences, mut squares) = (0.0, 0.0);
+    for pair in rates.windows(2) {
+        let mean = f64::midpoint(pair[0], pair[1]);
+        // A Poisson count of n has variance n.
+        differences += (pair[1] - pair[0]) * (pair[1] - pair[0]) / 2.0 - mean / length;
+        squares += mean * mean;
+    }
+    if squares > 0.0 {
+        (differences.max(0.0) / squares).sqrt().min(0.5)
+    } else {
+        0.0
+    }
+}
+
+fn later(now: Timestamp, seconds: f64) -> Timestamp {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "between 0 and 36 hours"
+    )]
+    let ms = (seconds.max(0.0) * 1_000.0).round() as u64;
+    now + Span::from_millis(ms)
+}

@@ -1,0 +1,201 @@
+//! What a pool has lived through, as far as the strategic plan needs it. Bounded; kept between passes and across restarts.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::horizon::start_of;
+use crate::forecast::{Backtest, Counts, Event, History};
+use crate::snapshot::Objective;
+use crate::time::{Span, Timestamp};
+
+/// After so long, half of what was predicted and measured is forgotten.
+const HALF_LIFE: Span = Span::from_hours(24);
+
+/// As long as less was burnt than this, what is assumed counts more than what was measured.
+const PRIOR_BURN: f64 = 500.0;
+
+/// Fluctuations of demand within minutes that are told apart: standard deviation of the rate over its mean.
+pub const FLUCTUATIONS: [f64; 6] = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5];
+
+/// One pool's past.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Past {
+    /// What arrived.
+    pub history: History,
+    /// How forecasts have done.
+    pub backtest: Backtest,
+    /// What was burnt of the error budgets.
+    pub ledger: Ledger,
+    /// Prices of a burnt request by start of the window: the next plan begins with them.
+    pub prices: BTreeMap<Timestamp, f64>,
+}
+
+impl Past {
+    /// Adds what arrived in `[from, until)`.
+    pub fn arrived(&mut self, from: Timestamp, until: Timestamp, counts: Counts, events: &[Event]) {
+        // What cannot be recorded is a gap, which is what it is.
+        if self.history.record(from, until, counts).is_ok() {
+            self.backtest.advance(&self.history, events);
+        }
+    }
+}
+
+/// What was burnt of the current window's error budget, and how well burn was predicted lately.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Ledger {
+    /// When the window began.
+    window: Option<Timestamp>,
+    /// Requests answered in it.
+    requests: f64,
+    /// Misses in it, per objective.
+    misses: Vec<f64>,
+    /// Burn that was predicted lately for each of [`FLUCTUATIONS`], and burn that was measured for the same time.
+    predicted: [f64; FLUCTUATIONS.len()],
+    measured: f64,
+    at: Option<Timestamp>,
+}
+
+impl Ledger {
+    /// Adds `requests` that were answered up to `at`, `misses` of them per objective, where `predicted` burn per request was expected
+    /// with each of [`FLUCTUATIONS`] (`None` if nothing was).
+    pub fn answered(
+        &mut self,
+        at: Timestamp,
+        objectives: &[Objective],
+        requests: f64,
+        misses: &[f64],
+        predicted: Option<[f64; FLUCTUATIONS.len()]>,
+    ) {
+        let window = start_of(at, window(objectives));
+        if self.window != Some(window) || self.misses.len() != objectives.len() {
+            self.window = Some(window);
+            self.requests = 0.0;
+            self.misses = vec![0.0; objectives.len()];
+        }
+        self.requests += requests;
+        for (sum, misses) in self.misses.iter_mut().zip(misses) {
+            *sum += misses;
+        }
+        if let Some(predicted) = predicted {
+            let aged = self.at.map_or(0.0, |last| at.since(last).as_hours_f64()) / HALF_LIFE.as_hours_f64();
+            let kept = libm::exp2(-aged);
+            for (sum, predicted) in self.predicted.iter_mut().zip(predicted) {
+                *sum = *sum * kept + predicted * requests;
+            }
+            self.measured = self.measured * kept + burn(objectives, misses);
+            self.at = Some(at);
+        }
+    }
+
+    /// What is left of the window that contains `now`: requests so far, less what they burnt. Below zero if it is overdrawn.
+    pub fn carried(&self, now: Timestamp, objectives: &[Objective]) -> f64 {
+        if self.window == Some(start_of(now, window(objectives))) && self.misses.len() == objectives.len() {
+            self.requests - burn(objectives, &self.misses)
+        } else {
+            0.0
+        }
+    }
+
+    /// How much demand must fluctuate within minutes to explain what was burnt lately; `assumed` as long as little was.
+    ///
+    /// The model knows the rate of minutes, and takes arrivals within them to be independent. Bursts, a catalogue figure that is too good and
+    /// a router that is worse than said all burn more than that; all are answered with headroom.
+    pub fn fluctuation(&self, assumed: f64) -> f64 {
+        let above = self.predicted.partition_point(|predicted| *predicted < self.measured);
+        let fitted = match (above.checked_sub(1), FLUCTUATIONS.get(above)) {
+            (Some(below), Some(high)) => {
+                let (low_burn, high_burn) = (self.predicted[below], self.predicted[above]);
+                let share = (self.measured - low_burn) / (high_burn - low_burn).max(f64::MIN_POSITIVE);
+                FLUCTUATIONS[below] + (high - FLUCTUATIONS[below]) * share
+            }
+            (None, _) => FLUCTUATIONS[0],
+            (_, None) => FLUCTUATIONS[FLUCTUATIONS.len() - 1],
+        };
+        let evidence = self.measured.max(self.predicted[0]);
+        (fitted * evidence + assumed * PRIOR_BURN) / (evidence + PRIOR_BURN)
+    }
+}
+
+/// What `misses` per objective burn: the objective that burns most counts.
+fn burn(objectives: &[Objective], misses: &[f64]) -> f64 {
+    objectives
+        .iter()
+        .zip(misses)
+        .map(|(objective, misses)| misses * per_miss(objective))
+        .fold(0.0, f64::max)
+}
+
+/// What one miss burns: 1 ÷ (1 − percentile), at most 1,000.
+pub(super) fn per_miss(objective: &Objective) -> f64 {
+    1.0 / (1.0 - objective.percentile.get()).max(0.001)
+}
+
+/// The window that is planned for: the shortest of all objectives.
+pub(super) fn window(objectives: &[Objective]) -> Span {
+    objectives
+        .iter()
+        .map(|objective| objective.window)
+        .min()
+        .unwrap_or(Span::from_hours(24))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::snapshot::Metric;
+    use crate::units::Fraction;
+
+    fn objectives() -> Vec<Objective> {
+        [(Metric::TimeToFirstToken, 0.95), (Metric::InterTokenLatency, 0.9)]
+            .map(|(metric, percentile)| Objective {
+                metric,
+                percentile: Fraction::new(percentile),
+                threshold: Span::from_secs(1),
+                window: Span::from_hours(24),
+            })
+            .to_vec()
+    }
+
+    #[test]
+    fn what_is_left_of_a_window_ends_with_it() {
+        let mut ledger = Ledger::default();
+        let at = |hours| Timestamp::from_millis(0) + Span::from_hours(hours);
+        ledger.answered(at(3), &objectives(), 1_000.0, &[10.0, 10.0], None);
+        // 10 × 20 of the first, 10 × 10 of the second.
+        assert!((ledger.carried(at(5), &objectives()) - 800.0).abs() < 1e-6);
+        assert!(ledger.carried(at(25), &objectives()).abs() < 1e-9);
+        ledger.answered(at(25), &objectives(), 100.0, &[50.0, 0.0], None);
+        assert!(
+            (ledger.carried(at(26), &objectives()) + 900.0).abs() < 1e-6,
+            "overdrawn"
+        );
+    }
+
+    #[test]
+    fn what_burns_more_than_predicted_is_answered_with_headroom_within_bounds_and_slowly() {
+        let mut ledger = Ledger::default();
+        let at = |hours| Timestamp::from_millis(0) + Span::from_hours(hours);
+        let predicted = Some([0.1, 0.2, 0.4, 0.8, 1.6, 3.2]);
+        assert!((ledger.fluctuation(0.15) - 0.15).abs() < 1e-9);
+        ledger.answered(at(1), &objectives(), 100.0, &[5.0, 0.0], predicted);
+        let little = ledger.fluctuation(0.15);
+        assert!(
+            (0.15..0.25).contains(&little),
+            "one hundred requests say little: {little}"
+        );
+        for hour in 2..20 {
+            // 0.6 burnt per request: half way between 0.2 and 0.3.
+            ledger.answered(at(hour), &objectives(), 10_000.0, &[300.0, 0.0], predicted);
+        }
+        assert!(
+            (ledger.fluctuation(0.15) - 0.25).abs() < 0.01,
+            "{}",
+            ledger.fluctuation(0.15)
+        );
+        for hour in 20..60 {
+            ledger.answered(at(hour), &objectives(), 10_000.0, &[9_000.0, 0.0], predicted);
+        }
+        assert!(ledger.fluctuation(0.15) <= 0.5);
+    }
+}

@@ -50,7 +50,7 @@ fn faults() -> impl Strategy<Value = Vec<(Fault, u32, u32)>> {
         (5..200u32).prop_map(Fault::Demand),
     ];
     // How long it lasts and how long it is quiet afterwards, in passes of 15 s.
-    prop::collection::vec((fault, 1..8u32, 0..24u32), 1..8)
+    prop::collection::vec((fault, 1..36u32, 0..24u32), 1..8)
 }
 
 /// A world under attack, and what it may cost.

@@ -287,7 +287,7 @@ fn a_plan_leases_for_a_peak_that_lasts_and_not_for_one_that_does_not() {
     let scenario = scenario();
     let with_peak = |minutes: u64| {
         let mut trace = steady(0.5, 0, 2 * HOUR);
-        trace.extend(steady(6.0, 2 * HOUR, 2 * HOUR + minutes * MINUTE));
+        trace.extend(steady(4.6, 2 * HOUR, 2 * HOUR + minutes * MINUTE));
         trace.extend(steady(0.5, 2 * HOUR + minutes * MINUTE, 8 * HOUR));
         let policy = planned(&scenario, &trace, true);
         let (outcome, lines) = play(&scenario, &trace, policy);

@@ -57,7 +57,7 @@ impl Schedule {
         }
     }
 
-    /// Keeps the lines in memory, for [`check`].
+    /// Keeps the lines in memory, for [`check()`].
     pub fn kept() -> Self {
         Self {
             out: Out::Kept(Vec::new()),

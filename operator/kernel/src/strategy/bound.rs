@@ -1,6 +1,6 @@
 //! A lower bound by Lagrangian relaxation.
 //!
-//! Let serving capacity have a price w[p,t] per request/s, and burnt requests a price π[p,window]. Then servers no longer depend on each
+//! Let serving capacity have a price w per request/s, and burnt requests a price π. Then servers no longer depend on each
 //! other, nor slots: every server takes the course that earns most, and every slot buys the capacity that it wants. The sum of
 //! what both then cost, less what the error budgets are worth, is never more than the cost of any plan that keeps them, whatever the
 //! prices (Geoffrion, "Lagrangean relaxation for integer programming", 1974). Prices are moved along the subgradient: towards where

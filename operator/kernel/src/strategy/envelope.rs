@@ -535,3 +535,6 @@ fn later(now: Timestamp, seconds: f64) -> Timestamp {
     let ms = (seconds.max(0.0) * 1_000.0).round() as u64;
     now + Span::from_millis(ms)
 }
+
+#[cfg(test)]
+mod tests;

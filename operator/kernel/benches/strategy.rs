@@ -3,6 +3,8 @@
 //! The ratio is against the method of most autoscalers: first-fit, slot by slot, without leases. Gaps are printed with the names.
 
 #![allow(missing_docs)]
+// It is not the kernel that prints here.
+#![allow(clippy::disallowed_macros)]
 
 use std::fmt;
 
@@ -14,7 +16,11 @@ fn main() {
     for size in SIZES {
         let problem = size.problem(1.0);
         let plan = solve(&problem, None, Effort::COLD);
-        println!("{size}: gap {:.1} %, budgets held: {}", plan.gap() * 100.0, plan.holds());
+        println!(
+            "{size}: gap {:.1} %, budgets held: {}",
+            plan.gap() * 100.0,
+            plan.holds()
+        );
     }
     divan::main();
 }

@@ -67,7 +67,11 @@ fn supply(tier: u32, held: Vec<Held>, free: usize, now: Timestamp) -> Supply {
         hourly: if tier == 0 { 0.0 } else { 2.0 },
         energy_hourly: 0.002,
         minimum_lease: if tier == 0 { Span::ZERO } else { Span::from_hours(24) },
-        provision: if tier == 0 { Span::from_minutes(1) } else { Span::from_minutes(15) },
+        provision: if tier == 0 {
+            Span::from_minutes(1)
+        } else {
+            Span::from_minutes(15)
+        },
         load: Span::from_secs(30),
         recycle: if tier == 0 { Span::ZERO } else { Span::from_minutes(110) },
         switch_cost: 0.02,

@@ -282,7 +282,7 @@ fn bad_traces_and_ranges_are_refused_with_file_line_and_field() {
         (&["--rate-scale", "nan"], "a number above 0"),
         (
             &["--policy", "oracle"],
-            "there is no policy \"oracle\"; there are all, hpa",
+            "there is no policy \"oracle\"; there are all, pomarium, ",
         ),
         (&["--policy", "hpa=many"], "requests in flight per replica"),
         (&["--policy", "hpa,wva", "--schedule", "x.jsonl"], "exactly one policy"),

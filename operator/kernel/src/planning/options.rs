@@ -77,7 +77,7 @@ pub(crate) struct Options<'a> {
 }
 
 /// A place in the pool's order: smaller is filled first and emptied last.
-pub(crate) type Place = (i64, bool, Ownership, bool, i64);
+pub(crate) type Place = (i64, bool, Ownership, bool, i64, Money);
 
 impl<'a> Options<'a> {
     pub(crate) fn of(world: &World<'a>, pool: &'a Pool) -> Self {
@@ -140,14 +140,16 @@ impl<'a> Options<'a> {
     /// another server is bought, and a server that is billed by the hour is left before one that is not.
     pub(crate) fn place(&self, group: &GroupName, server: Option<&Server>) -> Place {
         let Some(choice) = self.choices.get(group) else {
-            return (i64::MAX, true, Ownership::Hosted, true, i64::MAX);
+            return (i64::MAX, true, Ownership::Hosted, true, i64::MAX, Money::ZERO);
         };
         let cost = choice.marginal(server, self.now).as_micros();
         let pays = choice.price(server, self.now) > Money::ZERO;
         let purchase = server.is_none();
+        // Of two that cost nothing now, the one whose paid term will end is left first.
+        let later = choice.group.pricing.hourly;
         match self.order {
-            PlacementOrder::OwnedFirst => (0, pays, choice.ownership, purchase, cost),
-            PlacementOrder::Cheapest => (cost, pays, choice.ownership, purchase, 0),
+            PlacementOrder::OwnedFirst => (0, pays, choice.ownership, purchase, cost, later),
+            PlacementOrder::Cheapest => (cost, pays, choice.ownership, purchase, 0, later),
         }
     }
 

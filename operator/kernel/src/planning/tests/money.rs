@@ -3,7 +3,7 @@
 use super::*;
 use crate::fixture::{START, group};
 use crate::plan::{Truth, Verdict};
-use crate::snapshot::{Arrivals, Demand, Group, Lease, Mode, Ownership, Server, Site};
+use crate::snapshot::{Arrivals, Demand, Group, Lease, Load, Mode, Ownership, Server, Site};
 use crate::units::{Money, Rate};
 
 /// `chat` at 2 requests/s beside an idle paid lease and a managed group to buy from, both M2 Ultras.
@@ -213,4 +213,38 @@ fn a_budget_that_would_not_last_is_at_risk() {
         let budget = condition(&plan, ConditionKind::WithinBudget).unwrap();
         assert_eq!((budget.status, budget.reason), (truth, told));
     }
+}
+
+#[test]
+fn of_two_servers_that_cost_nothing_now_the_one_whose_paid_term_will_end_is_left_first() {
+    let mut stage = with_a_paid_lease();
+    let home = stage.snapshot.groups[&group("ultra")].site.clone();
+    let paid = stage.snapshot.groups.get_mut("paid").unwrap();
+    paid.site = home;
+    for server in paid.servers_mut().values_mut() {
+        server.lease = server.lease.map(|lease| Lease {
+            minimum_until: START + Span::from_minutes(30),
+            ..lease
+        });
+    }
+    let mut stage = stage
+        .serving("chat", "ultra", "ultra-0")
+        .serving("chat", "paid", "paid-0");
+    stage.demand("chat", 0.05);
+    // All requests happen to be at the leased one.
+    let idle = |stage: &mut Stage| {
+        let at = stage.now;
+        for replica in stage.seen_mut("chat").running.values_mut() {
+            if replica.group == group("ultra") {
+                let (running, queued) = (0, 0);
+                replica.load = Load::Known { running, queued, at };
+            }
+        }
+    };
+    for _ in 0..4 * 60 {
+        idle(&mut stage);
+        stage.step();
+        assert_eq!(stage.count("chat", "ultra"), 1);
+    }
+    assert_eq!(stage.count("chat", "paid"), 0);
 }

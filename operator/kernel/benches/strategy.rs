@@ -69,7 +69,6 @@ impl Size {
                     }],
                     miss_value: 0.0,
                     survive: Survive::None,
-                    allowance: None,
                 }
             })
             .collect();

@@ -130,8 +130,6 @@ pub struct Demand {
     pub miss_value: f64,
     /// What may be lost without breaking an objective.
     pub survive: Survive,
-    /// The most that may be spent within the horizon.
-    pub allowance: Option<f64>,
 }
 
 /// One window of the objectives, as far as it lies within the horizon.

@@ -2,6 +2,8 @@
 
 use pomarium_kernel::engine::skipping::{Finished, SkippingEngine};
 use pomarium_kernel::engine::{RequestId, StepTimes, TooLong};
+use pomarium_kernel::performance::Performance;
+use pomarium_kernel::time::Span;
 
 /// What a group's machines have in common.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,6 +35,15 @@ pub struct GroupModel {
 }
 
 impl GroupModel {
+    /// What one machine does with the pool's model, as the kernel's capacity model takes it.
+    pub(crate) fn performance(&self) -> Performance {
+        Performance {
+            times: self.times,
+            load_time: Span::from_millis(self.load_ms),
+            source: String::new(),
+        }
+    }
+
     /// The name of one of its machines.
     pub fn machine(&self, ordinal: u32) -> String {
         format!("{}-{ordinal}", self.name)

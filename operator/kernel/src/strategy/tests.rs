@@ -64,7 +64,6 @@ fn demand(problem: &[f64], rate: impl Fn(f64) -> f64, windows: Vec<(Range<usize>
             .collect(),
         miss_value: 0.0,
         survive: Survive::None,
-        allowance: None,
     }
 }
 

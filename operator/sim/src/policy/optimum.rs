@@ -10,9 +10,8 @@ use pomarium_kernel::performance::Performance;
 use pomarium_kernel::snapshot::{LengthMix, Survive};
 use pomarium_kernel::strategy::envelope::burn_table;
 use pomarium_kernel::strategy::{Class, Demand, Effort, Leg, Problem, StrategicPlan, Unit, Window, solve};
-use pomarium_kernel::time::Span;
 
-use crate::machines::Phase;
+use crate::machines::{GroupModel, Phase};
 use crate::trace::Arrival;
 use crate::world::{Command, Figures, Policy, Scenario, View};
 
@@ -88,15 +87,7 @@ fn problem(scenario: &Scenario, trace: &[Arrival], share: f64) -> Option<Problem
         })
         .collect();
     let windows = windows(scenario, &boundaries_ms, &arrivals, share)?;
-    let performance: Vec<Performance> = scenario
-        .groups
-        .iter()
-        .map(|group| Performance {
-            times: group.times,
-            load_time: Span::from_millis(group.load_ms),
-            source: String::new(),
-        })
-        .collect();
+    let performance: Vec<Performance> = scenario.groups.iter().map(GroupModel::performance).collect();
     let step = (trace.len() / SAMPLES).max(1);
     let samples = trace
         .iter()
@@ -125,7 +116,6 @@ fn problem(scenario: &Scenario, trace: &[Arrival], share: f64) -> Option<Problem
             windows,
             miss_value: 0.0,
             survive: Survive::None,
-            allowance: None,
         }],
     })
 }

@@ -78,11 +78,6 @@ pub struct Pomarium {
 impl Pomarium {
     /// For `pool`, the one that `scenario` is about.
     pub fn new(name: &str, scenario: &Scenario, pool: &Pool, ablation: Ablation) -> Self {
-        let performance = |group: &GroupModel| Performance {
-            times: group.times,
-            load_time: Span::from_millis(group.load_ms),
-            source: String::new(),
-        };
         Self {
             name: name.to_owned(),
             objectives: scenario.objectives.clone(),
@@ -90,7 +85,7 @@ impl Pomarium {
             survive: pool.placement.survive_loss_of,
             miss_penalty: pool.miss_penalty.as_f64(),
             spend: SPEND,
-            performance: scenario.groups.iter().map(performance).collect(),
+            performance: scenario.groups.iter().map(GroupModel::performance).collect(),
             curves: Curves::new(curve::Effort::QUICK, CURVES),
             mix: LengthMix::assumed().within_context(scenario.context_tokens),
             mix_at_ms: None,
@@ -204,11 +199,11 @@ impl Pomarium {
         let supplies = (0..view.groups.len())
             .map(|group| self.supply(view, group, &machines[group]))
             .collect();
-        let blind = Past {
+        let blind = self.ablation.forecast.then(|| Past {
             ledger: self.past.ledger.clone(),
             prices: self.past.prices.clone(),
             ..Past::default()
-        };
+        });
         let situation = Situation {
             now: at(view.now_ms),
             supplies,
@@ -221,7 +216,7 @@ impl Pomarium {
                 miss_penalty: self.miss_penalty,
                 spend: self.spend,
                 recent: view.scrapes.window(120.0).map(|window| Rate::per_second(window.rate)),
-                past: if self.ablation.forecast { &blind } else { &self.past },
+                past: blind.as_ref().unwrap_or(&self.past),
                 events: &[],
             }],
         };

@@ -14,7 +14,7 @@ use pomarium_kernel::units::Money;
 use serde_json::json;
 use tokio::time::Instant;
 
-use support::{Rig, TEAM, always_on, group, machines, pool, site};
+use support::{Rig, TEAM, group, machines, pool, site};
 
 const GROUP: &str = "rented";
 /// Longer than all hold-downs of the planner together: without a paid term the server would be gone long before.
@@ -41,7 +41,7 @@ async fn start() -> Rig {
             minimum: TERM,
         }),
     };
-    let fleet = vec![machines("owned", always_on(1)), machines(GROUP, rented)];
+    let fleet = vec![machines("owned", Supply::always_on(1)), machines(GROUP, rented)];
     let rig = Rig::start(fleet, async |hub| chart::install(hub, &[]).await.unwrap()).await;
     let terms = json!({"provider": {"simulated": {}}, "size": {"max": 2}, "leadTime": {"provision": "90s"},
         "pricing": {"hourly": "2.00", "currency": "USD", "minimumLease": "30m"}});

@@ -21,7 +21,7 @@ use pomarium_e2e::fleet::{LeaseTerms, Supply};
 use pomarium_kernel::time::Span;
 use pomarium_kernel::units::Money;
 use serde_json::{Value, json};
-use support::{PATIENCE, Rig, TEAM, always_on, group, machines, pool, site};
+use support::{PATIENCE, Rig, TEAM, group, machines, pool, site};
 
 /// The chart may scale this kind and no other.
 const SCALES: [&str; 2] = [
@@ -45,7 +45,7 @@ async fn the_operator_is_a_good_guest() {
             minimum: Span::from_hours(1),
         }),
     };
-    let mut fleet: Vec<_> = OWNED.iter().map(|name| machines(name, always_on(1))).collect();
+    let mut fleet: Vec<_> = OWNED.iter().map(|name| machines(name, Supply::always_on(1))).collect();
     fleet.push(machines("rented", leased));
     let mut rig = Rig::start(fleet, install_without_kinds).await;
 

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod support;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -9,17 +11,14 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{Api, ListParams, Patch, PatchParams};
 use pomarium_api::labels;
-use pomarium_api::pool::{EngineType, ServerPool};
+use pomarium_api::pool::ServerPool;
 use pomarium_api::site::ServerSite;
 use pomarium_e2e::chart;
 use pomarium_e2e::cluster::ControlPlane;
-use pomarium_e2e::fleet::{
-    Fault, Fleet, FleetConfig, FleetGroup, Machine, MetricsAnswer, ModelClient, ModelProfile, Supply, TICK,
-};
+use pomarium_e2e::fleet::{Fault, Fleet, FleetConfig, FleetGroup, MetricsAnswer, ModelClient, Supply, TICK};
 use pomarium_e2e::operator_process::Operator;
 use pomarium_e2e::time::VirtualTime;
 use pomarium_e2e::wait::{eventually, until};
-use pomarium_kernel::engine::StepTimes;
 use pomarium_kernel::time::Span;
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -34,25 +33,7 @@ const TEAM: &str = "assistants";
 
 /// A group of machines that are always on.
 fn macs(name: &str, cluster: &str, count: u32) -> FleetGroup {
-    let machine = Machine {
-        chip: "M2 Ultra".to_owned(),
-        cpus: 24,
-        memory_gib: 192,
-    };
-    let model = ModelProfile {
-        model: "llama-3.1-8b-instruct".to_owned(),
-        engine: EngineType::Vllm,
-        times: StepTimes {
-            alpha_ns: 10_200_000,
-            beta_ns: 2_500_000,
-            delta_ns: 1_000_000,
-            kv_tokens: 400_000,
-            max_batch: 16,
-            prefill_chunk: 256,
-        },
-        load_time: Span::from_secs(30),
-    };
-    FleetGroup::new(name, cluster, machine, Supply::always_on(count), model)
+    support::machines_at(name, cluster, Supply::always_on(count))
 }
 
 fn site(name: &str, connection: &Value) -> Value {

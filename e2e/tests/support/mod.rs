@@ -5,11 +5,6 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Full};
-use hyper::body::Bytes;
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt;
@@ -18,7 +13,7 @@ use pomarium_api::labels;
 use pomarium_api::pool::{EngineType, ServerPool};
 use pomarium_e2e::chart;
 use pomarium_e2e::cluster::{AuditEvent, ControlPlane};
-use pomarium_e2e::fleet::{Fleet, FleetConfig, FleetGroup, Machine, ModelProfile, Supply, TICK};
+use pomarium_e2e::fleet::{Fleet, FleetConfig, FleetGroup, Machine, ModelClient, ModelProfile, Supply, TICK};
 use pomarium_e2e::operator_process::{Operator, OperatorConfig};
 use pomarium_e2e::time::VirtualTime;
 use pomarium_e2e::wait::{TimedOut, eventually};
@@ -34,46 +29,32 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 /// The namespace of the pools.
 pub(crate) const TEAM: &str = "assistants";
 
-/// Machines that are always on.
-pub(crate) fn always_on(count: u32) -> Supply {
-    Supply {
-        maximum: count,
-        always_on: true,
-        provision: Span::ZERO,
-        boot: Span::ZERO,
-        recycle: Span::ZERO,
-        lease: None,
-    }
+/// A group of emulated M2 Ultras in the one cluster.
+pub(crate) fn machines(name: &str, supply: Supply) -> FleetGroup {
+    machines_at(name, "home", supply)
 }
 
-/// A group of emulated machines in the one cluster.
-pub(crate) fn machines(name: &str, supply: Supply) -> FleetGroup {
-    FleetGroup {
-        name: name.to_owned(),
-        cluster: "home".to_owned(),
-        labels: BTreeMap::new(),
-        annotations: BTreeMap::new(),
-        machine: Machine {
-            chip: "M2 Ultra".to_owned(),
-            cpus: 24,
-            memory_gib: 192,
+/// The same in any cluster.
+pub(crate) fn machines_at(name: &str, cluster: &str, supply: Supply) -> FleetGroup {
+    let machine = Machine {
+        chip: "M2 Ultra".to_owned(),
+        cpus: 24,
+        memory_gib: 192,
+    };
+    let model = ModelProfile {
+        model: "llama-3.1-8b-instruct".to_owned(),
+        engine: EngineType::Vllm,
+        times: StepTimes {
+            alpha_ns: 10_200_000,
+            beta_ns: 2_500_000,
+            delta_ns: 1_000_000,
+            kv_tokens: 400_000,
+            max_batch: 16,
+            prefill_chunk: 256,
         },
-        supply,
-        models: BTreeMap::new(),
-        other_models: Some(ModelProfile {
-            model: "llama-3.1-8b-instruct".to_owned(),
-            engine: EngineType::Vllm,
-            times: StepTimes {
-                alpha_ns: 10_200_000,
-                beta_ns: 2_500_000,
-                delta_ns: 1_000_000,
-                kv_tokens: 400_000,
-                max_batch: 16,
-                prefill_chunk: 256,
-            },
-            load_time: Span::from_secs(30),
-        }),
-    }
+        load_time: Span::from_secs(30),
+    };
+    FleetGroup::new(name, cluster, machine, supply, model)
 }
 
 /// The hub itself as the site `home`.
@@ -123,7 +104,7 @@ pub(crate) struct Rig {
     pub(crate) time: VirtualTime,
     pub(crate) pods: Api<Pod>,
     pub(crate) pools: Api<ServerPool>,
-    http: Client<HttpConnector, Full<Bytes>>,
+    http: ModelClient,
 }
 
 impl Rig {
@@ -148,7 +129,7 @@ impl Rig {
             operator: Operator::start(config).await.unwrap(),
             pods: Api::namespaced(client.clone(), TEAM),
             pools: Api::namespaced(client.clone(), TEAM),
-            http: Client::builder(TokioExecutor::new()).build_http(),
+            http: ModelClient::default(),
             hub,
             client,
             fleet,
@@ -214,17 +195,9 @@ impl Rig {
     /// A request that is answered with `tokens` tokens. True if it was answered to its end.
     pub(crate) async fn request(&self, pod: &Pod, tokens: u32) -> JoinHandle<bool> {
         let address = pod.status.as_ref().unwrap().pod_ip.clone().unwrap();
-        let body = json!({"max_tokens": tokens, "stream": true}).to_string();
-        let request = http::Request::post(format!("http://{address}:8080/v1/completions"))
-            .header("x-prompt-tokens", 100)
-            .body(Full::new(body.into()))
-            .unwrap();
-        let answer = self.http.request(request).await.unwrap();
-        assert_eq!(answer.status(), 200, "{}", pod.name_any());
-        tokio::spawn(async move {
-            let collected = answer.into_body().collect().await;
-            collected.is_ok_and(|body| body.to_bytes().ends_with(b"data: [DONE]\n\n"))
-        })
+        let answer = self.http.ask(&address, tokens).await;
+        let answer = answer.unwrap_or_else(|error| panic!("{}: {error}", pod.name_any()));
+        tokio::spawn(async move { answer.read().await.whole })
     }
 
     /// What the operator asked of the API server.

@@ -31,7 +31,6 @@ mod percentiles;
 pub mod published;
 mod quantiles;
 mod queue;
-mod random;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]
@@ -110,8 +109,14 @@ pub fn sustainable(servers: &[Servers], mix: &LengthMix, objectives: &[Objective
             .predict(rate)
             .is_some_and(|prediction| objectives.iter().all(|objective| prediction.meets(objective)))
     };
-    let (mut low, mut high) = (0.0, station.saturation());
-    for _ in 0..BISECTIONS {
+    Rate::per_second(highest(station.saturation(), BISECTIONS, holds))
+}
+
+/// The highest value up to `most` that `holds`, which holds up to some value and not beyond; by so many bisections, so it is the lower end of
+/// what they leave.
+fn highest(most: f64, bisections: u32, holds: impl Fn(f64) -> bool) -> f64 {
+    let (mut low, mut high) = (0.0, most);
+    for _ in 0..bisections {
         let middle = f64::midpoint(low, high);
         if holds(middle) {
             low = middle;
@@ -119,7 +124,7 @@ pub fn sustainable(servers: &[Servers], mix: &LengthMix, objectives: &[Objective
             high = middle;
         }
     }
-    Rate::per_second(low)
+    low
 }
 
 /// Whether every objective holds at least on an idle server.

@@ -38,6 +38,18 @@ impl StepTimes {
             .saturating_add(self.beta_ns.saturating_mul(decoded))
             .saturating_add(self.delta_ns.saturating_mul(prefilled))
     }
+
+    /// A router's estimate of one request's work, in ns: it knows the prompt, and expects the mean output. A decode step counts
+    /// with the request's own share of a full batch.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "`as` saturates; the value is not negative"
+    )]
+    pub fn estimated_work_ns(&self, prompt: u32, mean_output: f64) -> u64 {
+        let per_token = self.beta_ns + self.alpha_ns / u64::from(self.max_batch.max(1));
+        self.delta_ns * u64::from(prompt) + (per_token as f64 * mean_output).round() as u64
+    }
 }
 
 /// Names a request within one engine. Chosen by the caller, unique among the requests in it.

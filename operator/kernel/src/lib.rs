@@ -20,6 +20,7 @@
 //! | [`plan`] | what a pass wants done, with the reason for each thing |
 //! | [`lifecycle`] | the states of servers and replicas, and the steps of a drain |
 //! | [`calendar`] | recurring windows of wall-clock time |
+//! | [`random`] | pseudo-random numbers for simulations |
 //! | [`reason`] | the closed list of reasons |
 
 pub mod calendar;
@@ -35,6 +36,7 @@ pub mod names;
 pub mod performance;
 pub mod plan;
 pub mod planning;
+pub mod random;
 pub mod reason;
 pub mod snapshot;
 pub mod strategy;

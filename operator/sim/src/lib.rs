@@ -20,7 +20,6 @@
 mod histogram;
 pub mod machines;
 pub mod policy;
-mod random;
 pub mod report;
 pub mod schedule;
 pub mod score;

@@ -5,12 +5,12 @@
 use std::convert::Infallible;
 
 use pomarium_kernel::engine::StepTimes;
+use pomarium_kernel::random::SplitMix;
 use pomarium_kernel::snapshot::{Discipline, LengthMix, Metric, Objective};
 use pomarium_kernel::time::Span;
 use pomarium_kernel::units::Fraction;
 
 use crate::machines::{GroupModel, Phase};
-use crate::random::SplitMix;
 use crate::trace::Arrival;
 use crate::world::{Command, Policy, Scenario, View, World};
 

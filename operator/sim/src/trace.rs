@@ -9,9 +9,8 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use flate2::bufread::MultiGzDecoder;
+use pomarium_kernel::random::SplitMix;
 use serde::{Deserialize, Serialize};
-
-use crate::random::SplitMix;
 
 /// The columns, in this order.
 const HEADER: [&str; 3] = ["arrival_ms", "prompt_tokens", "output_tokens"];

@@ -19,9 +19,9 @@ use std::collections::{BinaryHeap, VecDeque};
 
 use pomarium_kernel::engine::RequestId;
 use pomarium_kernel::engine::skipping::Finished;
+use pomarium_kernel::random::SplitMix;
 
 use crate::machines::{Machine, Paid, Phase, Slots};
-use crate::random::SplitMix;
 use crate::schedule::{Schedule, ScheduleEvent};
 use crate::score::{Requests, Scorer};
 use crate::scrape::Scrapes;

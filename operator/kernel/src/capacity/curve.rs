@@ -168,16 +168,7 @@ impl Curve {
         if holds(1.0) {
             return self.measured.saturation;
         }
-        let (mut low, mut high) = (0.0, 1.0);
-        for _ in 0..BISECTIONS {
-            let middle = f64::midpoint(low, high);
-            if holds(middle) {
-                low = middle;
-            } else {
-                high = middle;
-            }
-        }
-        low * self.measured.saturation
+        super::highest(1.0, BISECTIONS, holds) * self.measured.saturation
     }
 }
 

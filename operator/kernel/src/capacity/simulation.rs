@@ -1,9 +1,14 @@
 //! The engine itself under random traffic: what the formulas are held against.
 
-use super::random::Random;
 use crate::engine::Engine;
 use crate::performance::Performance;
+use crate::random::SplitMix;
 use crate::snapshot::{Discipline, LengthMix, Metric, Objective};
+
+/// Uniform in (0, 1].
+fn above_zero(random: &mut SplitMix) -> f64 {
+    ((random.bits() >> 11) + 1) as f64 / (1_u64 << 53) as f64
+}
 
 /// Latencies of the requests of one run, in ms, sorted.
 pub(super) struct Run {
@@ -51,7 +56,7 @@ pub(super) fn run(
     count: usize,
     seed: u64,
 ) -> Run {
-    let mut random = Random::new(seed);
+    let mut random = SplitMix::new(seed);
     let mut fleet: Vec<Server> = servers
         .iter()
         .map(|performance| Server {
@@ -132,7 +137,7 @@ pub(super) fn run(
                 if server.under_way.is_none() {
                     server.under_way = server.engine.step().map(|step| (next_arrival + step.duration_ns, step));
                 }
-                arrival += -libm::log(random.unit()) / rate * 1e9;
+                arrival += -libm::log(above_zero(&mut random)) / rate * 1e9;
             }
         }
     }

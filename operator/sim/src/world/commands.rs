@@ -3,8 +3,9 @@
 use super::decision::{Command, Policy, View};
 use super::events::Due;
 use super::{Accounts, World, signed};
+use pomarium_kernel::random::SplitMix;
+
 use crate::machines::{Machine, Phase};
-use crate::random::SplitMix;
 use crate::schedule::ScheduleEvent;
 
 impl World<'_> {

@@ -3,8 +3,9 @@
 use std::cmp::Reverse;
 
 use super::{World, signed};
+use pomarium_kernel::random::SplitMix;
+
 use crate::machines::Phase;
-use crate::random::SplitMix;
 use crate::schedule::ScheduleEvent;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -88,7 +89,8 @@ impl World<'_> {
             u64::from(machine_of.ordinal),
             now_ms.unsigned_abs(),
         ];
-        let hours = SplitMix::of(scenario.seed, &parts).exponential(mean_hours.max(1e-3));
+        // Exponential.
+        let hours = -(1.0 - SplitMix::of(scenario.seed, &parts).unit()).ln() * mean_hours.max(1e-3);
         #[expect(clippy::cast_possible_truncation, reason = "`as` saturates")]
         let after_ms = (hours * 3_600_000.0) as i64;
         self.at(now_ms.saturating_add(after_ms.max(1)), Due::Die { machine });

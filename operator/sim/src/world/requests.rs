@@ -1,7 +1,7 @@
 //! Requests: arrivals, routing, answers.
 
 use pomarium_kernel::engine::skipping::Finished;
-use pomarium_kernel::engine::{RequestId, StepTimes};
+use pomarium_kernel::engine::RequestId;
 use pomarium_kernel::snapshot::Discipline;
 
 use super::{World, signed};
@@ -54,7 +54,7 @@ impl World<'_> {
         let times = &self.scenario.groups[self.machines[machine].group].times;
         let index = slab_index(id);
         let InFlight { prompt, output, .. } = self.slab[index];
-        let work_ns = work_ns(times, prompt, self.scenario.mean_output_tokens);
+        let work_ns = times.estimated_work_ns(prompt, self.scenario.mean_output_tokens);
         self.slab[index].work_ns = work_ns;
         self.settle(machine, at_ns);
         if self.machines[machine].submit(at_ns, id, prompt, output).is_err() {
@@ -173,22 +173,6 @@ impl World<'_> {
         self.free.push(index);
         self.slab[index].arrival_ms.take().unwrap_or_default()
     }
-}
-
-/// The router's estimate of a request's work on a machine: it knows the prompt, and expects the mean output. A decode
-/// step counts with the request's own share of a full batch.
-fn work_ns(times: &StepTimes, prompt: u32, mean_output: f64) -> u64 {
-    let per_token = times.beta_ns + times.alpha_ns / u64::from(times.max_batch.max(1));
-    times.delta_ns * u64::from(prompt) + round(per_token as f64 * mean_output)
-}
-
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "`as` saturates; the value is not negative"
-)]
-fn round(value: f64) -> u64 {
-    value.round() as u64
 }
 
 fn slab_index(id: RequestId) -> usize {

@@ -8,7 +8,7 @@
 //! - Of several circles the one is taken whose own waits, at a single server of the same load, have the mean and the mean
 //!   square that the formulas of Pollaczek, Khinchine and Takács give for an endless stream.
 
-use crate::capacity::random::Random;
+use crate::random::SplitMix;
 
 /// Circles looked at, at most.
 const CANDIDATES: u64 = 64;
@@ -41,7 +41,7 @@ impl Stream {
             .map(|index| -libm::log((index as f64 + 0.5) / requests as f64))
             .collect();
         let mut classes: Vec<usize> = (0..requests).map(|index| index % work.len().max(1)).collect();
-        let mut random = Random::new(seed);
+        let mut random = SplitMix::new(seed);
         let mut best: Option<(f64, Self)> = None;
         for _ in 0..CANDIDATES {
             random.shuffle(&mut gaps);

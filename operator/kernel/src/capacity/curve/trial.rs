@@ -2,9 +2,9 @@
 
 use super::stream::Stream;
 use crate::capacity::quantiles::Quantiles;
-use crate::capacity::random::Random;
 use crate::engine::StepTimes;
 use crate::engine::skipping::SkippingEngine;
+use crate::random::SplitMix;
 use crate::snapshot::LengthMix;
 
 /// Requests that an engine finishes while its throughput is measured.
@@ -47,7 +47,7 @@ pub(super) fn serve(servers: &[StepTimes], mix: &LengthMix, stream: &Stream, rat
         .map(|times| {
             mix.classes
                 .iter()
-                .map(|class| work_ns(times, class.0, mean_output))
+                .map(|class| times.estimated_work_ns(class.0, mean_output))
                 .collect()
         })
         .collect();
@@ -124,7 +124,7 @@ pub(super) fn saturation(times: &StepTimes, mix: &LengthMix) -> f64 {
     }
     let mut engine = SkippingEngine::new(*times);
     let mut order: Vec<(u32, u32)> = fitting.iter().copied().cycle().take(FULL_REQUESTS).collect();
-    Random::new(0).shuffle(&mut order);
+    SplitMix::new(0).shuffle(&mut order);
     let slots = slots(times, mix);
     let mut finished = Vec::new();
     let (mut submitted, mut ended, mut now_ns) = (0, 0, 0);
@@ -160,12 +160,6 @@ pub(super) fn slots(times: &StepTimes, mix: &LengthMix) -> usize {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "at most a u32")]
     let slots = slots as usize;
     slots
-}
-
-/// The router's estimate of a request's work: a decode step counts with the request's own share of a full batch.
-fn work_ns(times: &StepTimes, prompt: u32, mean_output: f64) -> u64 {
-    let per_token = times.beta_ns + times.alpha_ns / u64::from(times.max_batch.max(1));
-    times.delta_ns * u64::from(prompt) + nanoseconds(per_token as f64 * mean_output / 1e9)
 }
 
 #[expect(

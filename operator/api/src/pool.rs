@@ -20,7 +20,7 @@ pub use objective::{Budget, BudgetPeriod, Event, Metrics, MetricsSource, Objecti
 pub use performance::{Performance, PerformanceMachine};
 pub use placement::{Placement, PlacementOrder, Survive};
 pub use routing::{Discipline, GatewayRef, HttpRoute, Routing};
-pub use status::{LastDecision, Observed, PoolMemory, RejectedAlternative, ReplicaCounts, ServerPoolStatus};
+pub use status::{LastDecision, Observed, PoolMemory, RejectedAlternative, ReplicaCounts, ServerPoolStatus, Spent};
 
 /// Which model, what must hold for its requests, what may be spent, and where it may run.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]

@@ -23,6 +23,7 @@ use kube::ResourceExt;
 use pomarium_kernel::names::{ReplicaId, SiteName};
 use pomarium_kernel::reason::{Problem, Reason};
 use pomarium_kernel::snapshot::{Demand, Inventory, Measured, Mode, Replica};
+use pomarium_kernel::strategy::past::Past;
 use pomarium_kernel::time::{Span, Timestamp};
 use pomarium_kernel::units::Money;
 
@@ -56,6 +57,8 @@ pub struct PoolSeen {
     pub measured: Vec<Measured>,
     /// All Pods of the pool at all sites.
     pub running: BTreeMap<ReplicaId, Replica>,
+    /// What it has lived through.
+    pub past: Past,
 }
 
 /// The problem that `path` holds `found`, which is not `allowed`.

@@ -14,6 +14,7 @@ use pomarium_api::site::ServerSite;
 use pomarium_api::validate::{self, GroupSeen, PoolSeen};
 use pomarium_kernel::reason::{Problem, Reason};
 use pomarium_kernel::snapshot::{Contact, Demand, Inventory};
+use pomarium_kernel::strategy::past::Past;
 use pomarium_kernel::time::Timestamp;
 use serde_json::Value;
 
@@ -94,6 +95,7 @@ fn check(examples: &Examples) {
             },
             measured: Vec::new(),
             running: BTreeMap::new(),
+            past: Past::default(),
         };
         validate::pool(pool, seen).unwrap();
     }

@@ -17,6 +17,7 @@ use crate::snapshot::{
     OnDeadline, Ownership, Placement, PlacementOrder, Pool, PoolMemory, Power, Pricing, ProviderTraits, ReplicaRange,
     Server, Site, SizeRange, Survive, Trust, Use,
 };
+use crate::strategy::past::Past;
 use crate::time::{Span, Timestamp};
 use crate::units::{Fraction, Money, Rate};
 
@@ -230,6 +231,8 @@ impl Pool {
             },
             measured: vec![Measured::ModelOnly, Measured::ModelOnly],
             running: BTreeMap::new(),
+            events: Vec::new(),
+            past: Past::default(),
             memory: PoolMemory::default(),
             paused: false,
             deleting: false,

@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::names::{GroupName, PoolId, SiteName};
+use crate::strategy::ahead::Ahead;
 
 pub use group::{
     Delivery, Disruption, Group, GroupMemory, Inventory, LeadTime, Lease, MachineKey, Mode, Power, Pricing,
@@ -23,7 +24,7 @@ pub use group::{
 pub use measurement::{Arrivals, Demand, LengthMix, Measured};
 pub use pool::{
     Budget, Discipline, DrainPolicy, MeasuredPerformance, Metric, Model, Objective, OnDeadline, Period, Placement,
-    PlacementOrder, Pool, PoolMemory, ReplicaRange, Survive,
+    PlacementOrder, Pool, PoolMemory, ReplicaRange, Spent, Survive,
 };
 pub use replica::{Load, Replica};
 pub use site::{Contact, Energy, Maintenance, Ownership, Site, Trust, Use};
@@ -37,4 +38,7 @@ pub struct Snapshot {
     pub groups: BTreeMap<GroupName, Group>,
     /// Models served under objectives.
     pub pools: BTreeMap<PoolId, Pool>,
+    /// The last strategic plan, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ahead: Option<Ahead>,
 }

@@ -25,6 +25,7 @@
 //! that are never idle finish), which adds up over servers exactly; how many of the requests then miss an objective at
 //! which share of saturation is [`burn::BurnTable`]'s to say.
 
+pub mod ahead;
 mod bound;
 pub mod burn;
 mod course;

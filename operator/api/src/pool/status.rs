@@ -158,8 +158,26 @@ pub struct PoolMemory {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub target: Option<i32>,
+    /// What was spent in the current period of the budget.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spent: Option<Spent>,
     /// The last lengths of requests that were measured, as equally likely classes of prompt/output tokens. Example: `[412/141]`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = limits::LENGTHS), inner(length(max = 24)), extend("x-kubernetes-list-type" = "atomic"))]
     pub lengths: Vec<String>,
+}
+
+/// What a pool has spent in one period of its budget.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Spent {
+    /// When the period began, in UTC.
+    #[schemars(schema_with = "schema::time")]
+    pub period: String,
+    /// Leases and energy of its servers since then, in the budget's currency; a lease's minimum is spent when it is bought. Example: `"412.50"`.
+    #[schemars(length(max = 32))]
+    pub amount: String,
+    /// Up to when it is counted.
+    #[schemars(schema_with = "schema::time")]
+    pub until: String,
 }

@@ -2,7 +2,7 @@
 //!
 //! A time that cannot be read is forgotten: the memory only shortens waiting, and is written anew by the next pass.
 
-use pomarium_kernel::snapshot::{GroupMemory, LengthMix, PoolMemory};
+use pomarium_kernel::snapshot::{GroupMemory, LengthMix, PoolMemory, Spent};
 use pomarium_kernel::time::Timestamp;
 
 use crate::{group, limits, pool};
@@ -23,6 +23,15 @@ fn lengths(texts: &[String]) -> Option<LengthMix> {
     };
     let classes: Vec<(u32, u32)> = texts.iter().map(class).collect::<Option<_>>()?;
     (!classes.is_empty()).then_some(LengthMix { classes })
+}
+
+/// What is not readable was spent all the same: it is counted again from the leases that exist.
+fn spent(text: &pool::Spent) -> Option<Spent> {
+    Some(Spent {
+        period: Timestamp::parse(&text.period)?,
+        amount: text.amount.parse().ok()?,
+        until: Timestamp::parse(&text.until)?,
+    })
 }
 
 impl From<&group::GroupMemory> for GroupMemory {
@@ -55,6 +64,7 @@ impl From<&pool::PoolMemory> for PoolMemory {
             short_since: read(status.short_since.as_ref()),
             held_since: read(status.held_since.as_ref()),
             target: status.target.and_then(|target| target.try_into().ok()),
+            spent: status.spent.as_ref().and_then(spent),
             lengths: lengths(&status.lengths),
         }
     }
@@ -71,6 +81,7 @@ impl From<&PoolMemory> for pool::PoolMemory {
             short_since,
             held_since,
             target,
+            spent,
             ref lengths,
         } = *memory;
         let classes = lengths.iter().flat_map(|mix| &mix.classes).take(limits::LENGTHS);
@@ -83,6 +94,11 @@ impl From<&PoolMemory> for pool::PoolMemory {
             short_since: write(short_since),
             held_since: write(held_since),
             target: target.and_then(|target| target.try_into().ok()),
+            spent: spent.map(|spent| pool::Spent {
+                period: spent.period.to_string(),
+                amount: spent.amount.to_string(),
+                until: spent.until.to_string(),
+            }),
             lengths: classes.map(|(prompt, output)| format!("{prompt}/{output}")).collect(),
         }
     }

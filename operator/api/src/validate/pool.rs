@@ -1,6 +1,7 @@
 //! `ServerPool` → [`Pool`].
 
 use kube::Resource;
+use pomarium_kernel::forecast::Event;
 use pomarium_kernel::reason::Problem;
 use pomarium_kernel::snapshot::{
     Budget, Discipline, DrainPolicy, MeasuredPerformance, Metric, Model, Objective, OnDeadline, Period, Placement,
@@ -15,6 +16,8 @@ use super::{
 };
 use crate::pool::{self, ServerPool, ServerPoolSpec};
 
+/// The length of an event without an end: a hundred years.
+const FOR_EVER: Span = Span::from_hours(24 * 36_525);
 /// How long a drain may take unless the pool says otherwise.
 const DRAIN_TIMEOUT: Span = Span::from_minutes(15);
 /// The window of an objective unless it says otherwise.
@@ -23,7 +26,6 @@ const OBJECTIVE_WINDOW: Span = Span::from_hours(24);
 /// The pool, with its defaults filled in and its memory read.
 pub fn pool(object: &ServerPool, seen: PoolSeen) -> Result<Pool, Problem> {
     let spec = &object.spec;
-    events(&spec.events)?;
     Ok(Pool {
         usage: match spec.r#use.unwrap_or_default() {
             pool::PoolUse::Production => Use::Production,
@@ -73,6 +75,8 @@ pub fn pool(object: &ServerPool, seen: PoolSeen) -> Result<Pool, Problem> {
             .and_then(|status| status.memory.as_ref())
             .map(Into::into)
             .unwrap_or_default(),
+        events: events(&spec.events)?,
+        past: seen.past,
         paused: paused(object),
         deleting: object.meta().deletion_timestamp.is_some(),
     })
@@ -225,22 +229,29 @@ fn performance(path: &str, figures: &pool::Performance) -> Result<MeasuredPerfor
     })
 }
 
-/// Events do not reach the kernel yet; a wrong one is refused all the same.
-fn events(events: &[pool::Event]) -> Result<(), Problem> {
-    for (index, event) in events.iter().enumerate() {
+/// Events without an end last for ever, as far as any plan is concerned.
+fn events(events: &[pool::Event]) -> Result<Vec<Event>, Problem> {
+    let event = |(index, event): (usize, &pool::Event)| {
         let path = format!("spec.events[{index}]");
         let start = time(&format!("{path}.start"), &event.start)?;
-        positive(&format!("{path}.demandFactor"), &event.demand_factor)?;
-        if let Some(text) = &event.end {
-            let end_path = format!("{path}.end");
-            if time(&end_path, text)? <= start {
-                return Err(invalid(
-                    &end_path,
-                    text,
-                    format_args!("a time after {path}.start, which is {start}"),
-                ));
+        let demand_factor = positive(&format!("{path}.demandFactor"), &event.demand_factor)?;
+        let end = match &event.end {
+            None => start + FOR_EVER,
+            Some(text) => {
+                let end_path = format!("{path}.end");
+                let end = time(&end_path, text)?;
+                if end <= start {
+                    let wanted = format_args!("a time after {path}.start, which is {start}");
+                    return Err(invalid(&end_path, text, wanted));
+                }
+                end
             }
-        }
-    }
-    Ok(())
+        };
+        Ok(Event {
+            start,
+            end,
+            demand_factor,
+        })
+    };
+    events.iter().enumerate().map(event).collect()
 }

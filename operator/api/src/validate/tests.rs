@@ -6,9 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use pomarium_kernel::reason::{Problem, Reason};
 use pomarium_kernel::snapshot::{
-    Contact, Demand, Group, Inventory, LengthMix, Metric, OnDeadline, Ownership, Pool, PoolMemory, Site, Survive,
-    Trust, Use,
+    Contact, Demand, Group, Inventory, LengthMix, Metric, OnDeadline, Ownership, Pool, PoolMemory, Site, Spent,
+    Survive, Trust, Use,
 };
+use pomarium_kernel::strategy::past::Past;
 use pomarium_kernel::time::{Span, Timestamp};
 use pomarium_kernel::units::Money;
 
@@ -70,6 +71,7 @@ fn seen() -> PoolSeen {
         },
         measured: Vec::new(),
         running: BTreeMap::new(),
+        past: Past::default(),
     }
 }
 
@@ -288,6 +290,11 @@ fn memory_survives_the_status() {
         short_since: at(7),
         held_since: None,
         target: Some(4),
+        spent: Some(Spent {
+            period: Timestamp::from_millis(0),
+            amount: Money::from_micros(12_345_678),
+            until: Timestamp::from_millis(9),
+        }),
         lengths: Some(LengthMix {
             classes: vec![(20, 300), (4_000, 12)],
         }),

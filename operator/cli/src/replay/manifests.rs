@@ -16,6 +16,7 @@ use pomarium_api::validate::{self, Currency, GroupSeen, PoolSeen};
 use pomarium_kernel::names::{PoolId, SiteName};
 use pomarium_kernel::reason::{Problem, Reason};
 use pomarium_kernel::snapshot::{Contact, Demand, Inventory, Snapshot};
+use pomarium_kernel::strategy::past::Past;
 use pomarium_kernel::time::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -211,6 +212,7 @@ impl Documents {
                 },
                 measured: Vec::new(),
                 running: BTreeMap::new(),
+                past: Past::default(),
             };
             let pool =
                 validate::pool(pool, seen).map_err(|problem| refused(at, "ServerPool", &id.to_string(), &problem))?;

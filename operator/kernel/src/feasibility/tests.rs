@@ -9,6 +9,7 @@ use crate::snapshot::{
     Maintenance, Mode, Model, Objective, OnDeadline, Ownership, Placement, PlacementOrder, PoolMemory, Power, Pricing,
     ProviderTraits, ReplicaRange, SizeRange, Survive, Trust,
 };
+use crate::strategy::past::Past;
 use crate::time::{Span, Timestamp};
 use crate::units::{Fraction, Money, Rate};
 
@@ -133,6 +134,8 @@ fn pool() -> Pool {
         demand: seen(Some(LengthMix::assumed().clone())),
         measured: Vec::new(),
         running: BTreeMap::new(),
+        events: Vec::new(),
+        past: Past::default(),
         memory: PoolMemory::default(),
         paused: false,
         deleting: false,

@@ -365,6 +365,7 @@ impl<'a> Step<'_, 'a> {
             short_since: growth.short_since,
             held_since,
             target: Some(target),
+            spent: old.spent,
             lengths: remembered_lengths(self.crew.pool, now),
         }
     }

@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::{Demand, LengthMix, Measured, Mode, Replica, Trust, Use};
+use crate::forecast::Event;
 use crate::names::{Jurisdiction, ReplicaId, Revision, SiteName};
+use crate::strategy::past::Past;
 use crate::time::{Span, Timestamp};
 use crate::units::{Fraction, Money};
 
@@ -54,6 +56,12 @@ pub struct Pool {
     pub running: BTreeMap<ReplicaId, Replica>,
     /// What the last pass wrote down for this one.
     pub memory: PoolMemory,
+    /// Events that are known to change its demand.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub events: Vec<Event>,
+    /// What it has lived through, as far as forecasts and error budgets need it.
+    #[serde(default)]
+    pub past: Past,
     /// Pomarium only watches.
     pub paused: bool,
     /// The object is being deleted: drain everything.
@@ -237,6 +245,19 @@ pub struct PoolMemory {
     pub held_since: Option<Timestamp>,
     /// The last replica count decided.
     pub target: Option<u32>,
+    /// What it has spent in the current period of its budget.
+    pub spent: Option<Spent>,
     /// The last lengths of requests that were measured. Not followed in every detail: a status must come to rest.
     pub lengths: Option<LengthMix>,
+}
+
+/// What a pool has spent in one period of its budget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spent {
+    /// When the period began, in UTC.
+    pub period: Timestamp,
+    /// Leases and energy of its servers up to `until`; a shared server's by hours. A lease's minimum is spent when it is bought.
+    pub amount: Money,
+    /// Up to when it is counted.
+    pub until: Timestamp,
 }

@@ -1,7 +1,7 @@
 //! Requests: arrivals, routing, answers.
 
-use pomarium_kernel::engine::skipping::Finished;
 use pomarium_kernel::engine::RequestId;
+use pomarium_kernel::engine::skipping::Finished;
 use pomarium_kernel::snapshot::Discipline;
 
 use super::{World, signed};

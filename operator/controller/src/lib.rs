@@ -28,6 +28,8 @@
 //! | [`status`], [`events`] | says what was done, and why |
 //! | [`provider`] | who brings servers up and takes them down |
 //! | [`measure`] | arrivals, latencies and loads, from gateways, engines or Prometheus |
+//! | `history` | what outlives this process: each pool's past, and the last strategic plan |
+//! | [`strategist`] | plans ahead beside the loop |
 //! | [`route`] | weights in HTTPRoutes |
 //! | [`leader`] | one leader at a time |
 //! | [`telemetry`], [`health`] | metrics and probes |
@@ -42,6 +44,7 @@ pub(crate) mod fetch;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub mod health;
+pub(crate) mod history;
 pub mod kubeconfig;
 pub mod latest;
 pub mod leader;
@@ -54,5 +57,6 @@ pub mod route;
 pub mod run;
 pub mod status;
 pub mod store;
+pub mod strategist;
 pub mod telemetry;
 pub mod world;

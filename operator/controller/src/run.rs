@@ -18,12 +18,14 @@ use crate::apply::Hands;
 use crate::client::{self, Gate, RateLimit, error_chain};
 use crate::clock::Clock;
 use crate::health::{self, Check, Health};
+use crate::history::Histories;
 use crate::latest::Trigger;
 use crate::leader::{Election, Settings};
 use crate::measure::{Meter, Sources};
 use crate::member::{Hub, Members, Surroundings};
 use crate::pass::{Executor, Eyes, HubCaches, Loop};
 use crate::provider::{Inventories, Providers};
+use crate::strategist::Strategist;
 use crate::telemetry::Telemetry;
 
 /// Kinds without which nothing can begin.
@@ -234,6 +236,8 @@ async fn control(
             meter,
         },
         execute: Executor::new(hands, options.identity.clone()),
+        histories: Histories::new(hub.clone()),
+        strategist: Strategist::new(trigger.clone()),
         clock: options.clock,
         tick: options.tick,
         gate,

@@ -309,7 +309,11 @@ impl Histories {
 /// Serving replicas by group.
 fn serving(pool: &Pool) -> BTreeMap<GroupName, u32> {
     let mut serving = BTreeMap::new();
-    for replica in pool.running.values().filter(|replica| replica.serving && replica.state == ReplicaState::Ready) {
+    for replica in pool
+        .running
+        .values()
+        .filter(|replica| replica.serving && replica.state == ReplicaState::Ready)
+    {
         *serving.entry(replica.group.clone()).or_default() += 1;
     }
     serving

@@ -9,7 +9,8 @@ use pomarium_kernel::strategy::Burnt;
 use pomarium_kernel::time::{Span, Timestamp};
 use pomarium_kernel::units::Fraction;
 use prometheus::{
-    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
 };
 
 use crate::strategist::Made;
@@ -102,7 +103,10 @@ impl Telemetry {
                 "Expected cost of the next 36 hours and its lower bound, in the hub's currency",
                 &["figure"],
             )?,
-            gap: figure("ahead_gap_ratio", "What a better plan could save at most, as a share of the cost")?,
+            gap: figure(
+                "ahead_gap_ratio",
+                "What a better plan could save at most, as a share of the cost",
+            )?,
             servers: gauges("ahead_servers", "Servers planned for now", &["group"])?,
             forecast: figures(
                 "ahead_forecast_requests_per_second",
@@ -209,7 +213,9 @@ impl Telemetry {
         }
         let spent = ahead.pools.values().filter_map(|pool| pool.windows.first());
         let share = |(_, burnt): &(Timestamp, Burnt)| burnt.expected / burnt.budget.max(f64::MIN_POSITIVE);
-        metrics.error_budget.set(spent.map(share).fold(0.0, f64::max).min(MOST_OVERDRAWN));
+        metrics
+            .error_budget
+            .set(spent.map(share).fold(0.0, f64::max).min(MOST_OVERDRAWN));
     }
 
     /// What is seen of the world.

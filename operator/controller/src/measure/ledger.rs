@@ -522,7 +522,7 @@ mod tests {
         let first = seen.counted(&[objective]).unwrap();
         assert_eq!((first.at, first.arrived.requests), (at(15), 100));
         let answered = first.answered.unwrap();
-        assert_eq!((answered.requests, answered.missed), (100.0, vec![10.0]));
+        assert_eq!((answered.requests, answered.missed[0].round()), (100.0, 10.0));
         // The source restarts: what it has counted since is added.
         seen.absorb(String::new(), ttft(50.0, 60.0));
         seen.incomplete(Problem::new(Reason::MetricsUnavailable, "another source is missing"));

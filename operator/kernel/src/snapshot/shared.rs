@@ -16,6 +16,7 @@ pub(super) fn deserialize<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deseri
 pub(super) mod option {
     use super::{Arc, Deserialize, Deserializer, Serialize, Serializer};
 
+    #[expect(clippy::ref_option, reason = "serde hands over the field as it is")]
     pub(in super::super) fn serialize<T: Serialize, S: Serializer>(
         shared: &Option<Arc<T>>,
         serializer: S,

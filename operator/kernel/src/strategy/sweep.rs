@@ -253,6 +253,12 @@ impl<'a> Solver<'a> {
         course
     }
 
+    /// The pool that a server serves in a slot, if it serves then.
+    pub(super) fn pool(&self, standing: &Standing, class: usize, unit: usize, slot: usize) -> usize {
+        let serves = &standing.serves[class][unit];
+        serves.get(slot).map_or(0, |pool| usize::from(*pool))
+    }
+
     fn count(&self, standing: &mut Standing, class: usize, unit: usize, course: &Course, sign: f64) {
         let boundaries = &self.problem.boundaries_s;
         for leg in &course.legs {
@@ -264,9 +270,7 @@ impl<'a> Solver<'a> {
                     break;
                 }
                 let share = leg.share(boundaries[slot], boundaries[slot + 1]);
-                let pool = standing.serves[class][unit]
-                    .get(slot)
-                    .map_or(0, |pool| usize::from(*pool));
+                let pool = self.pool(standing, class, unit, slot);
                 if let Some(servers) = standing.servers.get_mut(pool) {
                     servers[slot][class] += sign * share;
                 }

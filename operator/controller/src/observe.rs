@@ -12,12 +12,12 @@ mod replicas;
 mod servers;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use pomarium_api::validate::{self, GroupSeen, PoolSeen};
 use pomarium_kernel::names::{PoolId, SiteName};
 use pomarium_kernel::reason::{Problem, Reason};
 use pomarium_kernel::snapshot::{Demand, Measured, Snapshot};
-use pomarium_kernel::strategy::past::Past;
 use pomarium_kernel::time::Timestamp;
 
 use crate::world::{Invalid, World};
@@ -90,7 +90,7 @@ pub fn observe(world: &World, now: Timestamp) -> Observed {
             demand,
             measured,
             running: replicas.remove(id).unwrap_or_default(),
-            past: Past::default(),
+            past: Arc::default(),
         };
         match validate::pool(object, seen) {
             Ok(pool) => drop(snapshot.pools.insert(id.clone(), pool)),

@@ -17,7 +17,7 @@
 //! | how hours are cut into slots, and budgets into windows | [`horizon`] |
 //! | a lower bound by Lagrangian relaxation: prices for capacity decouple servers from slots | `bound` |
 //!
-//! [`envelope`] makes such a problem of what is known about servers, forecasts and error budgets ([`past`]).
+//! [`envelope`] makes such a problem of what is known about servers, forecasts and error budgets ([`past`], which grows by [`learning`]). [`due`] says when it is time to plan again.
 //!
 //! Work is limited by counts, never by time, so that a plan replays to the byte.
 //!
@@ -31,8 +31,10 @@ mod assignment;
 mod bound;
 pub mod burn;
 mod course;
+pub mod due;
 pub mod envelope;
 pub mod horizon;
+pub mod learning;
 pub mod past;
 mod solve;
 mod sweep;

@@ -1,6 +1,6 @@
 //! The strategic plan by names: what the tactical pass, the controller and people read.
 //!
-//! [`look_ahead`] makes it of a snapshot whenever it [`is_due`]. It is part of the next snapshots until it is replaced, so that a decision
+//! [`look_ahead`] makes it of a snapshot whenever one is [due](super::due). It is part of the next snapshots until it is replaced, so that a decision
 //! can be planned again from its snapshot alone.
 //!
 //! What it counts on is what the tactical pass counts on: servers that can be seen and used, or are expected to be of use again soon; groups
@@ -16,14 +16,11 @@ use serde::{Deserialize, Serialize};
 
 use self::scene::Scene;
 use super::burn::BurnTable;
-use super::past::FLUCTUATIONS;
 use super::{Burnt, Effort, envelope};
 use crate::capacity::curve::Curves;
 use crate::forecast::Forecast;
-use crate::lifecycle::ServerState;
 use crate::names::{GroupName, PoolId, ServerName};
-use crate::planning::{Need, need};
-use crate::snapshot::{Pool, Snapshot};
+use crate::snapshot::Snapshot;
 use crate::time::{Span, Timestamp};
 use crate::units::Rate;
 
@@ -32,15 +29,6 @@ pub const REPLAN: Span = Span::from_minutes(5);
 
 /// Older than this it is not followed any more: the tactical pass goes by what it measures alone, and says so.
 pub const STALE: Span = Span::from_minutes(20);
-
-/// However much changes, it is not made more often than this.
-pub const REPLAN_SOONEST: Span = Span::from_minutes(1);
-
-/// Demand is a surprise from so many times the forecast's upper quantile on.
-const SURPRISE: f64 = 1.1;
-
-/// The forecast's quantile that is its upper end.
-const HIGH: usize = 5;
 
 /// What to have over the next 36 hours.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -109,19 +97,10 @@ impl Ahead {
 }
 
 impl PoolAhead {
-    /// Burn per request that is expected at `rate`, taken over some minutes, with so many serving servers of each group, for each of
-    /// [`FLUCTUATIONS`]. `None` if its servers are not known.
-    pub fn expected_burn(&self, rate: Rate, serving: &BTreeMap<GroupName, f64>) -> Option<[f64; FLUCTUATIONS.len()]> {
-        let steady = self.burn.as_ref()?;
-        let each = |group: &GroupName| self.capacity.get(group).copied().unwrap_or(0.0);
-        let capacity: f64 = serving.iter().map(|(group, count)| each(group) * count).sum();
-        Some(FLUCTUATIONS.map(|deviation| steady.fluctuating(deviation).at(rate.as_per_second(), capacity)))
-    }
-
     /// Rates that are expected in the first slot: the lower end of the band, the median and the upper end.
     pub fn expected(&self) -> Option<[Rate; 3]> {
         let first = self.forecast.as_ref()?.slots.first()?.requests.0;
-        Some([first[0], first[2], first[HIGH]])
+        Some([first[0], first[2], first[5]])
     }
 }
 
@@ -135,47 +114,4 @@ pub fn look_ahead(snapshot: &Snapshot, now: Timestamp, curves: &mut Curves, effo
             ..Ahead::default()
         },
     }
-}
-
-/// Whether it is time to plan ahead: the last plan is some minutes old, or the world is not any more what it was made for.
-pub fn is_due(snapshot: &Snapshot, now: Timestamp) -> bool {
-    let Some(ahead) = &snapshot.ahead else { return true };
-    let age = now.since(ahead.made_at);
-    if age >= REPLAN || now < ahead.made_at {
-        return true;
-    }
-    let pools = || snapshot.pools.iter();
-    age >= REPLAN_SOONEST
-        && (pools().any(|(id, pool)| is_news(ahead.pools.get(id), pool, now))
-            || ahead
-                .groups
-                .iter()
-                .any(|(name, group)| has_lost(snapshot, name, group, now)))
-}
-
-/// More arrives than anybody expected, or a pool is not planned for and could be.
-fn is_news(planned: Option<&PoolAhead>, pool: &Pool, now: Timestamp) -> bool {
-    let Need::Known { lasting, .. } = need(pool, now) else {
-        return false;
-    };
-    match planned {
-        None => Scene::is_planned_for(pool, now),
-        Some(planned) => planned
-            .expected()
-            .is_some_and(|[_, _, high]| lasting.as_per_second() > high.as_per_second() * SURPRISE),
-    }
-}
-
-/// A server that the plan counted on is of no use any more.
-fn has_lost(snapshot: &Snapshot, name: &GroupName, planned: &GroupAhead, now: Timestamp) -> bool {
-    let Some(group) = snapshot.groups.get(name) else {
-        return !planned.known.is_empty();
-    };
-    let servers = group.inventory.servers();
-    planned.known.iter().any(|server| {
-        let gone = servers
-            .get(server)
-            .is_none_or(|server| matches!(server.state, ServerState::Suspect | ServerState::Failed));
-        gone && planned.until.get(server).is_none_or(|until| *until > now)
-    })
 }

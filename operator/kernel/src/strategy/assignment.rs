@@ -29,16 +29,16 @@ impl Assignment {
                     if share <= 0.0 {
                         continue;
                     }
-                    let pool = solver.pool(standing, class, unit, slot);
+                    let pool = standing.pool(class, unit, slot);
                     if capacity.get(pool).is_some_and(Option::is_some) {
                         first = first.or(Some(pool));
                         shares[pool] += share * problem.length_s(slot);
                     }
                 }
-                let served: f64 = shares.iter().sum();
+                let busy_s: f64 = shares.iter().sum();
                 for (cost, share) in costs.iter_mut().zip(&shares) {
-                    *cost += if served > 0.0 {
-                        course.cost * share / served
+                    *cost += if busy_s > 0.0 {
+                        course.cost * share / busy_s
                     } else {
                         0.0
                     };

@@ -269,9 +269,9 @@ fn supply_plan(horizon: &Horizon, held: &[Held], courses: &[Vec<Leg>], serves: &
             .partition_point(|start| *start < until)
             .saturating_sub(1);
         // Slots are coarse. One that is not wanted beyond its paid term is not wanted to the end of the slot.
-        let paid = held.paid_until.max(held.serves_at);
-        let until = if paid > horizon.boundaries[slot] {
-            until.min(paid)
+        let given = held.paid_until.max(held.serves_at) > horizon.boundaries[slot];
+        let until = if given {
+            until.min(held.paid_until).max(now)
         } else {
             until
         };

@@ -19,6 +19,14 @@ pub(super) struct Standing {
     servers: Vec<Vec<Vec<f64>>>,
 }
 
+impl Standing {
+    /// The pool that a server serves in a slot, if it serves then.
+    pub(super) fn pool(&self, class: usize, unit: usize, slot: usize) -> usize {
+        let serves = &self.serves[class][unit];
+        serves.get(slot).map_or(0, |pool| usize::from(*pool))
+    }
+}
+
 /// A problem with what follows from it alone.
 #[derive(Debug)]
 pub(super) struct Solver<'a> {
@@ -253,12 +261,6 @@ impl<'a> Solver<'a> {
         course
     }
 
-    /// The pool that a server serves in a slot, if it serves then.
-    pub(super) fn pool(&self, standing: &Standing, class: usize, unit: usize, slot: usize) -> usize {
-        let serves = &standing.serves[class][unit];
-        serves.get(slot).map_or(0, |pool| usize::from(*pool))
-    }
-
     fn count(&self, standing: &mut Standing, class: usize, unit: usize, course: &Course, sign: f64) {
         let boundaries = &self.problem.boundaries_s;
         for leg in &course.legs {
@@ -270,7 +272,7 @@ impl<'a> Solver<'a> {
                     break;
                 }
                 let share = leg.share(boundaries[slot], boundaries[slot + 1]);
-                let pool = self.pool(standing, class, unit, slot);
+                let pool = standing.pool(class, unit, slot);
                 if let Some(servers) = standing.servers.get_mut(pool) {
                     servers[slot][class] += sign * share;
                 }

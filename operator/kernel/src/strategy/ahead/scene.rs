@@ -41,6 +41,11 @@ pub(super) struct Scene<'a> {
     sources: Vec<Source<'a>>,
 }
 
+/// Whether a pool can be planned for: what arrives is known, and it is to be served.
+fn is_planned_for(pool: &Pool, now: Timestamp) -> bool {
+    !pool.paused && !pool.deleting && !pool.objectives.is_empty() && matches!(need(pool, now), Need::Known { .. })
+}
+
 /// A pool that is planned for.
 struct Planned<'a> {
     id: &'a PoolId,
@@ -74,17 +79,12 @@ struct Source<'a> {
 type Occupants<'c, 'a> = BTreeMap<(&'a SiteName, &'a ServerName), Vec<(&'a PoolId, &'a Pool, &'c Member<'a>)>>;
 
 impl<'a> Scene<'a> {
-    /// Whether a pool can be planned for: what arrives is known, and it is to be served.
-    pub(super) fn is_planned_for(pool: &Pool, now: Timestamp) -> bool {
-        !pool.paused && !pool.deleting && !pool.objectives.is_empty() && matches!(need(pool, now), Need::Known { .. })
-    }
-
     pub(super) fn of(snapshot: &'a Snapshot, now: Timestamp) -> Self {
         let world = World::new(snapshot, now);
         let pools: Vec<Planned> = snapshot
             .pools
             .iter()
-            .filter(|(_, pool)| Self::is_planned_for(pool, now))
+            .filter(|(_, pool)| is_planned_for(pool, now))
             .filter_map(|(id, pool)| {
                 Some(Planned {
                     id,

@@ -1,6 +1,8 @@
 //! When to plan ahead again.
 
-use super::ahead::{Ahead, REPLAN};
+use super::ahead::{Ahead, GroupAhead, REPLAN};
+use crate::lifecycle::ServerState;
+use crate::names::GroupName;
 use crate::snapshot::{Demand, Snapshot};
 use crate::time::{Span, Timestamp};
 use crate::units::{Fraction, Rate};
@@ -49,11 +51,30 @@ pub fn due(snapshot: &Snapshot, now: Timestamp, tried_at: Option<Timestamp>, cha
     // A plan of the future comes from a clock that was wrong.
     if now.since(ahead.made_at) >= REPLAN || ahead.made_at > now {
         Some(Due::Periodic)
-    } else if changed {
+    } else if changed
+        || ahead
+            .groups
+            .iter()
+            .any(|(name, group)| has_lost(group, name, snapshot, now))
+    {
         Some(Due::Objects)
     } else {
         is_surprised(ahead, snapshot, now).then_some(Due::Demand)
     }
+}
+
+/// A server that the plan counted on is of no use any more.
+fn has_lost(planned: &GroupAhead, name: &GroupName, snapshot: &Snapshot, now: Timestamp) -> bool {
+    let Some(group) = snapshot.groups.get(name) else {
+        return !planned.known.is_empty();
+    };
+    let servers = group.inventory.servers();
+    planned.known.iter().any(|server| {
+        let gone = servers
+            .get(server)
+            .is_none_or(|server| matches!(server.state, ServerState::Suspect | ServerState::Failed));
+        gone && planned.until.get(server).is_none_or(|until| *until > now)
+    })
 }
 
 fn is_surprised(ahead: &Ahead, snapshot: &Snapshot, now: Timestamp) -> bool {

@@ -1,5 +1,6 @@
 //! The whole: prices per burnt request are moved until every window's budget holds, then what nobody needs is trimmed.
 
+use super::assignment::Assignment;
 use super::bound;
 use super::sweep::{Solver, Standing};
 use super::{Burnt, Problem, StrategicPlan, Unit};
@@ -110,15 +111,18 @@ pub fn solve(problem: &Problem, prices: Option<&[Vec<f64>]>, effort: Effort) -> 
             pool.windows.iter().zip(burnt).map(of).collect()
         })
         .collect();
+    let assignment = Assignment::of(&solver, &standing);
     StrategicPlan {
         courses: standing
             .courses
             .iter()
             .map(|class| class.iter().map(|course| course.legs.clone()).collect())
             .collect(),
+        serves: assignment.serves,
         windows,
         prices,
         cost,
+        pool_costs: assignment.costs,
         bound,
     }
 }

@@ -114,7 +114,7 @@ pub(super) async fn list(hub: &Hub) -> kube::Result<Vec<(Key, Found)>> {
         let page = api.list(&params).await?;
         found.extend(page.items.into_iter().filter_map(|object| {
             let key = Key::of(&object)?;
-            let held = read(&key, object.data.unwrap_or_default());
+            let held = read(&key, &object.data.unwrap_or_default());
             Some((key, held))
         }));
         match page.metadata.continue_.filter(|token| !token.is_empty()) {
@@ -124,11 +124,11 @@ pub(super) async fn list(hub: &Hub) -> kube::Result<Vec<(Key, Found)>> {
     }
 }
 
-fn read(key: &Key, data: Data) -> Found {
-    let digest = Some(stored::digest(&data));
+fn read(key: &Key, data: &Data) -> Found {
+    let digest = Some(stored::digest(data));
     match key {
         Key::Plan => {
-            let (plan, problems) = stored::plan(&data);
+            let (plan, problems) = stored::plan(data);
             Found {
                 plan,
                 digest,
@@ -137,7 +137,7 @@ fn read(key: &Key, data: Data) -> Found {
             }
         }
         Key::Pool(_) => {
-            let (past, pool, problems) = stored::pool(&data);
+            let (past, pool, problems) = stored::pool(data);
             Found {
                 past,
                 pool,

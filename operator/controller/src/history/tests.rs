@@ -18,21 +18,21 @@ use crate::world::Measurement;
 
 /// An API server of nothing but `ConfigMap`s.
 #[derive(Clone, Default)]
-struct Shelf {
+struct Store {
     objects: Arc<Mutex<BTreeMap<String, Value>>>,
     writes: Arc<Mutex<Vec<String>>>,
     broken: Arc<Mutex<bool>>,
 }
 
-impl Shelf {
+impl Store {
     fn client(&self) -> Client {
-        let shelf = self.clone();
+        let store = self.clone();
         let service = tower::service_fn(move |request: Request<Body>| {
-            let shelf = shelf.clone();
+            let store = store.clone();
             async move {
                 let (method, path) = (request.method().clone(), request.uri().path().to_owned());
                 let body = request.into_body().collect().await.unwrap().to_bytes();
-                let (code, answer) = shelf.answer(&method, &path, serde_json::from_slice(&body).ok());
+                let (code, answer) = store.answer(&method, &path, serde_json::from_slice(&body).ok());
                 let body = Body::from(answer.to_string().into_bytes());
                 Ok::<_, std::convert::Infallible>(Response::builder().status(code).body(body).unwrap())
             }
@@ -159,8 +159,8 @@ fn plan() -> Arc<Ahead> {
 
 #[tokio::test]
 async fn a_restarted_operator_knows_what_the_one_before_it_had_learnt_and_planned() {
-    let shelf = Shelf::default();
-    let mut first = Histories::new(hub(&shelf.client()));
+    let store = Store::default();
+    let mut first = Histories::new(hub(&store.client()));
     assert_eq!(first.read(&existing(), NOW).await, None);
     let now = learn(&mut first, NOW, 20);
     first.planned(&plan());
@@ -169,7 +169,7 @@ async fn a_restarted_operator_knows_what_the_one_before_it_had_learnt_and_planne
         ["done", "done"]
     );
 
-    let mut second = Histories::new(hub(&shelf.client()));
+    let mut second = Histories::new(hub(&store.client()));
     assert_eq!(second.read(&existing(), now).await.as_ref(), Some(plan().as_ref()));
     assert_eq!(second.pasts(), first.pasts());
     assert!(second.pasts()[&chat()].history.recorded_until().is_some());
@@ -179,8 +179,8 @@ async fn a_restarted_operator_knows_what_the_one_before_it_had_learnt_and_planne
 
 #[tokio::test]
 async fn batches_are_rare_and_nothing_is_written_that_is_stored_already() {
-    let shelf = Shelf::default();
-    let mut histories = Histories::new(hub(&shelf.client()));
+    let store = Store::default();
+    let mut histories = Histories::new(hub(&store.client()));
     histories.read(&existing(), NOW).await;
     let now = learn(&mut histories, NOW, 10);
     assert!(
@@ -189,7 +189,7 @@ async fn batches_are_rare_and_nothing_is_written_that_is_stored_already() {
     );
     let now = NOW + BATCH;
     assert_eq!(settle(&mut histories, &existing(), None, now).await, ["done"]);
-    let _ = shelf.writes();
+    let _ = store.writes();
     assert!(
         settle(&mut histories, &existing(), None, now + BATCH).await.is_empty(),
         "no news"
@@ -201,13 +201,13 @@ async fn batches_are_rare_and_nothing_is_written_that_is_stored_already() {
     );
     let again = settle(&mut histories, &existing(), Some(&ahead), now + BATCH + BATCH + BATCH).await;
     assert_eq!(again, ["unchanged", "unchanged"]);
-    assert_eq!(shelf.writes().len(), 2);
+    assert_eq!(store.writes().len(), 2);
 }
 
 #[tokio::test]
 async fn a_broken_part_is_said_and_costs_nothing_but_itself() {
-    let shelf = Shelf::default();
-    let mut first = Histories::new(hub(&shelf.client()));
+    let store = Store::default();
+    let mut first = Histories::new(hub(&store.client()));
     first.read(&existing(), NOW).await;
     let now = learn(&mut first, NOW, 20);
     settle(&mut first, &existing(), Some(&plan()), now).await;
@@ -219,9 +219,9 @@ async fn a_broken_part_is_said_and_costs_nothing_but_itself() {
         ("ahead", "[]", true, false),
         ("format", "99", false, false),
     ] {
-        let good = shelf.objects.lock().unwrap().clone();
-        shelf.set(OBJECT, part, text);
-        let mut second = Histories::new(hub(&shelf.client()));
+        let good = store.objects.lock().unwrap().clone();
+        store.set(OBJECT, part, text);
+        let mut second = Histories::new(hub(&store.client()));
         let ahead = second.read(&existing(), now).await.unwrap();
         let problem = second.unreadable()[&chat()].clone();
         assert!(problem.message.contains(part), "{part}: {}", problem.message);
@@ -238,32 +238,32 @@ async fn a_broken_part_is_said_and_costs_nothing_but_itself() {
             2,
             "{part}"
         );
-        let mut third = Histories::new(hub(&shelf.client()));
+        let mut third = Histories::new(hub(&store.client()));
         third.read(&existing(), later).await;
         assert!(third.unreadable().is_empty(), "{part}: {:?}", third.unreadable());
-        *shelf.objects.lock().unwrap() = good;
+        *store.objects.lock().unwrap() = good;
     }
 }
 
 #[tokio::test]
 async fn a_past_that_cannot_be_reached_is_not_overwritten() {
-    let shelf = Shelf::default();
-    *shelf.broken.lock().unwrap() = true;
-    let mut histories = Histories::new(hub(&shelf.client()));
+    let store = Store::default();
+    *store.broken.lock().unwrap() = true;
+    let mut histories = Histories::new(hub(&store.client()));
     assert_eq!(histories.read(&existing(), NOW).await, None);
     assert!(!histories.is_read());
     learn(&mut histories, NOW, 20);
     assert!(settle(&mut histories, &existing(), None, NOW + BATCH).await.is_empty());
-    *shelf.broken.lock().unwrap() = false;
+    *store.broken.lock().unwrap() = false;
     histories.read(&existing(), NOW).await;
     assert!(!histories.is_read(), "not asked again at once");
-    assert_eq!(shelf.writes(), Vec::<String>::new());
+    assert_eq!(store.writes(), Vec::<String>::new());
 }
 
 #[tokio::test]
 async fn the_past_of_a_pool_goes_with_it_now_or_after_a_restart() {
-    let shelf = Shelf::default();
-    let mut first = Histories::new(hub(&shelf.client()));
+    let store = Store::default();
+    let mut first = Histories::new(hub(&store.client()));
     first.read(&existing(), NOW).await;
     let now = learn(&mut first, NOW, 20);
     settle(&mut first, &existing(), None, now).await;
@@ -272,23 +272,23 @@ async fn the_past_of_a_pool_goes_with_it_now_or_after_a_restart() {
         uids: BTreeMap::new(),
         and_others: true,
     };
-    let mut restarted = Histories::new(hub(&shelf.client()));
+    let mut restarted = Histories::new(hub(&store.client()));
     restarted.read(&unsure, now).await;
     assert!(
         settle(&mut restarted, &unsure, None, now).await.is_empty(),
         "a pool that cannot be decoded may be its owner"
     );
-    let mut restarted = Histories::new(hub(&shelf.client()));
+    let mut restarted = Histories::new(hub(&store.client()));
     restarted.read(&Existing::default(), now).await;
-    let kept = shelf.objects.lock().unwrap().clone();
+    let kept = store.objects.lock().unwrap().clone();
     assert_eq!(
         settle(&mut restarted, &Existing::default(), None, now).await,
         ["deleted"]
     );
 
-    *shelf.objects.lock().unwrap() = kept;
+    *store.objects.lock().unwrap() = kept;
     assert_eq!(settle(&mut first, &Existing::default(), None, now).await, ["deleted"]);
-    assert!(shelf.objects.lock().unwrap().is_empty() && first.pasts().is_empty());
+    assert!(store.objects.lock().unwrap().is_empty() && first.pasts().is_empty());
 }
 
 #[test]
@@ -324,12 +324,12 @@ fn an_object_stays_far_below_what_the_api_server_takes() {
 
 #[tokio::test]
 async fn objects_say_whose_they_are() {
-    let shelf = Shelf::default();
-    let mut first = Histories::new(hub(&shelf.client()));
+    let store = Store::default();
+    let mut first = Histories::new(hub(&store.client()));
     first.read(&existing(), NOW).await;
     let now = learn(&mut first, NOW, 20);
     settle(&mut first, &existing(), None, now).await;
-    let object = shelf.objects.lock().unwrap()[OBJECT].clone();
+    let object = store.objects.lock().unwrap()[OBJECT].clone();
     assert_eq!(
         object["metadata"]["labels"],
         json!({"pomarium.dev/history": "pool", "pomarium.dev/pool-uid": "uid-chat"})
@@ -338,5 +338,5 @@ async fn objects_say_whose_they_are() {
         object["metadata"]["annotations"]["pomarium.dev/pool"],
         "assistants/chat"
     );
-    assert_eq!(shelf.data(OBJECT)["format"], "1");
+    assert_eq!(store.data(OBJECT)["format"], "1");
 }

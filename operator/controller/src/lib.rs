@@ -32,6 +32,7 @@
 //! | [`strategist`] | plans ahead beside the loop |
 //! | [`route`] | weights in HTTPRoutes |
 //! | [`leader`] | one leader at a time |
+//! | [`export`] | a decision with everything that it was made from |
 //! | [`telemetry`], [`health`] | metrics and probes |
 
 pub mod apply;
@@ -40,6 +41,7 @@ pub mod client;
 pub mod clock;
 pub mod effect;
 pub mod events;
+pub mod export;
 pub(crate) mod fetch;
 #[cfg(test)]
 pub(crate) mod fixture;

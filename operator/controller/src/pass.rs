@@ -28,6 +28,7 @@ use tracing::{debug, error, info};
 
 use crate::client::Gate;
 use crate::clock::Clock;
+use crate::export::Exporter;
 use crate::health::{Check, Health};
 use crate::history::{Existing, Histories};
 use crate::latest::Trigger;
@@ -36,7 +37,7 @@ use crate::member::Members;
 use crate::observe::observe;
 use crate::provider::Inventories;
 use crate::store::{Groups, Pools, SecretVersions, Sites, Store};
-use crate::strategist::Strategist;
+use crate::strategist::{Made, Strategist};
 use crate::telemetry::Telemetry;
 use crate::world::{Invalid, World};
 
@@ -193,6 +194,9 @@ pub(crate) struct Loop<E> {
     pub(crate) execute: E,
     pub(crate) histories: Histories,
     pub(crate) strategist: Strategist,
+    pub(crate) exporter: Exporter,
+    /// A plan that somebody waits for, until the pass that follows it.
+    pub(crate) to_export: Option<Made>,
     pub(crate) clock: Clock,
     pub(crate) tick: Span,
     pub(crate) gate: Gate,
@@ -246,6 +250,7 @@ impl<E: Execute> Loop<E> {
         let tick = self.clock.real_duration(self.tick);
 
         if !leads {
+            self.exporter.refuse();
             self.health.set(Check::FirstPass, true);
             return tick.min(Duration::from_secs(1));
         }
@@ -262,6 +267,9 @@ impl<E: Execute> Loop<E> {
             snapshot,
             plan: Arc::new(plan),
         };
+        if let Some(made) = self.to_export.take() {
+            self.exporter.give(&pass, made);
+        }
         let tallies = self.execute.execute(pass).await;
         for tally in &tallies {
             self.telemetry.effect(tally.kind, tally.outcome);
@@ -283,6 +291,7 @@ impl<E: Execute> Loop<E> {
         if let Some(made) = self.strategist.finished().await {
             self.histories.planned(&made.ahead);
             self.telemetry.ahead(&made);
+            self.to_export = self.exporter.is_wanted().then_some(made);
         }
         world.pasts = self.histories.pasts();
         world.unreadable = self.histories.unreadable();
@@ -293,7 +302,8 @@ impl<E: Execute> Loop<E> {
     fn remember(&mut self, snapshot: &Arc<Snapshot>, world: &World, now: Timestamp) {
         self.histories.learn(snapshot, world, self.eyes.meter.stale());
         if self.histories.is_read() {
-            self.strategist.consider(snapshot, world, now);
+            let asked = self.exporter.is_wanted() && self.to_export.is_none();
+            self.strategist.consider(snapshot, world, now, asked);
         }
         let newest = self.strategist.newest();
         for written in self.histories.write(&self.eyes.pools(), newest, now) {

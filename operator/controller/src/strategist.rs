@@ -111,14 +111,14 @@ impl Strategist {
         }
     }
 
-    /// Begins a plan from `snapshot` if it is time for one and none is being made.
-    pub(crate) fn consider(&mut self, snapshot: &Arc<Snapshot>, world: &World, now: Timestamp) {
+    /// Begins a plan from `snapshot` if it is time for one, or somebody asked, and none is being made.
+    pub(crate) fn consider(&mut self, snapshot: &Arc<Snapshot>, world: &World, now: Timestamp, asked: bool) {
         if self.making.is_some() {
             return;
         }
         let specs = specs(world);
         let changed = self.specs.is_some_and(|before| before != specs);
-        let Some(due) = due(snapshot, now, self.tried_at, changed) else {
+        let Some(due) = due(snapshot, now, self.tried_at, changed || asked) else {
             self.specs.get_or_insert(specs);
             return;
         };

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use super::crew::{Crew, Member, Standing, outranks, victim_order, voluntary};
 use super::demand::Need;
 use super::figures;
+use super::guide::Lead;
 use super::hold::disruption;
 use super::model::{Counts, Model, total, without};
 use super::options::Options;
@@ -84,6 +85,7 @@ pub(crate) fn leave(
     crew: &Crew,
     model: &Model,
     need: &Need,
+    lead: &Lead,
     wanted: u32,
     replaceable: bool,
     draining: &mut BTreeMap<GroupName, u32>,
@@ -102,7 +104,7 @@ pub(crate) fn leave(
             serving.clone()
         };
         if !outranks(reason) {
-            let too_few = counts && !holds(crew, model, need, &rest, wanted, replaceable);
+            let too_few = counts && !holds(crew, model, need, lead, &rest, wanted, replaceable);
             let by_choice = world
                 .group(group)
                 .filter(|_| voluntary(reason))
@@ -145,8 +147,11 @@ fn stays(member: &Member, too_few: bool, by_choice: Option<Problem>, replaceable
 }
 
 /// Whether `rest` is enough until the others come back.
-fn holds(crew: &Crew, model: &Model, need: &Need, rest: &Counts, wanted: u32, replaceable: bool) -> bool {
+fn holds(crew: &Crew, model: &Model, need: &Need, lead: &Lead, rest: &Counts, wanted: u32, replaceable: bool) -> bool {
     let left = total(rest);
+    if lead.guide().is_some() && left >= wanted.max(crew.pool.replicas.min) {
+        return true;
+    }
     if model.unfathomed(rest) {
         // Nobody can say what the rest carries.
         return left >= wanted;

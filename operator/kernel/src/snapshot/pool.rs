@@ -61,29 +61,12 @@ pub struct Pool {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub events: Vec<Event>,
     /// What it has lived through, as far as forecasts and error budgets need it. Shared: it is long, and most passes only hand it on.
-    #[serde(default, with = "shared")]
+    #[serde(default, with = "super::shared")]
     pub past: Arc<Past>,
     /// Pomarium only watches.
     pub paused: bool,
     /// The object is being deleted: drain everything.
     pub deleting: bool,
-}
-
-/// A shared value, written as the value itself.
-mod shared {
-    use std::sync::Arc;
-
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-    pub(super) fn serialize<T: Serialize, S: Serializer>(shared: &Arc<T>, serializer: S) -> Result<S::Ok, S::Error> {
-        shared.as_ref().serialize(serializer)
-    }
-
-    pub(super) fn deserialize<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Arc<T>, D::Error> {
-        T::deserialize(deserializer).map(Arc::new)
-    }
 }
 
 /// A model and what it needs.

@@ -93,6 +93,8 @@ fn is_surprised(ahead: &Ahead, snapshot: &Snapshot, now: Timestamp) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::super::ahead::PoolAhead;
     use super::*;
     use crate::forecast::{Forecast, Quantiles, Season, Slot, SlotForecast};
@@ -133,11 +135,11 @@ mod tests {
         };
         Snapshot {
             pools: [(id.clone(), pool)].into(),
-            ahead: Some(Ahead {
+            ahead: Some(Arc::new(Ahead {
                 made_at: MADE,
                 pools: [(id, planned)].into(),
                 ..Ahead::default()
-            }),
+            })),
             ..Snapshot::default()
         }
     }

@@ -311,7 +311,7 @@ fn a_plan_is_due_after_some_minutes_or_when_the_world_is_not_what_it_was_made_fo
     let mut stage = at_hour(4);
     lease(&mut stage, "m4-0", Span::from_hours(18));
     assert!(due(&stage.snapshot, stage.now, None, false).is_some());
-    stage.snapshot.ahead = Some(ahead(&stage));
+    stage.snapshot.ahead = Some(std::sync::Arc::new(ahead(&stage)));
     let made = stage.now;
     let due_after = |stage: &Stage, minutes| {
         let mut stage = stage.clone();

@@ -122,9 +122,9 @@ impl<'a> Guide<'a> {
     }
 
     /// Servers that the pool may still ask for: those planned, less those that have been asked for since.
-    pub(crate) fn purchases(&self, name: &GroupName, group: &Group, shelf: Option<&Shelf>) -> u32 {
+    pub(crate) fn purchases(&self, name: &GroupName, group: &Group, stock: Option<&Shelf>) -> u32 {
         let Some(planned) = self.group(name) else { return 0 };
-        let asked = shelf.map_or(0, |shelf| shelf.asked.len());
+        let asked = stock.map_or(0, |shelf| shelf.asked.len());
         let done = u32::try_from(since(planned, group) + asked).unwrap_or(u32::MAX);
         let left = planned.buyers.values().sum::<u32>().saturating_sub(done);
         planned.buyers.get(self.id).copied().unwrap_or(0).min(left)

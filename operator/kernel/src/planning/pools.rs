@@ -10,7 +10,7 @@ use super::drains;
 use super::follow::{Following, follow};
 use super::grow::{Growth, grow};
 use super::guide::Lead;
-use super::leave::{Leave, leave, preempt, roll};
+use super::leave::{Leave, Wanted, leave, preempt, roll};
 use super::model::{Counts, Model, total, with, without};
 use super::options::Options;
 use super::part::part;
@@ -256,9 +256,11 @@ impl<'a> Step<'_, 'a> {
             self.crew,
             self.model,
             self.need,
-            self.lead,
-            total(&self.target),
-            replaceable,
+            Wanted {
+                replicas: total(&self.target),
+                by_plan: self.lead.guide().is_some(),
+                replaceable,
+            },
             &mut self.shared.draining,
         );
         for (name, reason, message) in going {

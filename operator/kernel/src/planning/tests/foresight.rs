@@ -1,5 +1,7 @@
 //! Decisions that follow the strategic plan: both passes joined, on a small world.
 
+use std::sync::Arc;
+
 use super::*;
 use crate::fixture::{START, group, measured, pool_id};
 use crate::lifecycle::ServerState;
@@ -158,7 +160,7 @@ fn a_plan_that_is_too_old_or_does_not_know_the_pool_is_not_followed() {
     old.run(Span::from_minutes(25));
     assert!(!followed(&old));
     let mut unknown = stage;
-    unknown.snapshot.ahead.as_mut().unwrap().pools.clear();
+    Arc::make_mut(unknown.snapshot.ahead.as_mut().unwrap()).pools.clear();
     assert_eq!(
         reason(&unknown.plan(), ConditionKind::CapacityAvailable),
         Some(Reason::PlanNotFollowed)
@@ -272,7 +274,7 @@ fn nothing_is_given_up_that_a_loss_would_need() {
         // Whatever the plan may say.
         let now = stage.now;
         stage.curves = None;
-        let ahead = stage.snapshot.ahead.as_mut().unwrap();
+        let ahead = Arc::make_mut(stage.snapshot.ahead.as_mut().unwrap());
         ahead.groups.get_mut("m4").unwrap().until.insert("m4-0".into(), now);
         let plan = stage.plan();
         (
@@ -295,7 +297,7 @@ fn nothing_is_given_up_while_the_rest_would_be_overloaded_or_nothing_is_measured
         let mut stage = stage.clone();
         change(&mut stage);
         let now = stage.now;
-        let ahead = stage.snapshot.ahead.as_mut().unwrap();
+        let ahead = Arc::make_mut(stage.snapshot.ahead.as_mut().unwrap());
         ahead.groups.get_mut("m4").unwrap().until.insert("m4-1".into(), now);
         let plan = stage.plan();
         fences(&plan.decisions).into_iter().cloned().collect::<Vec<_>>()

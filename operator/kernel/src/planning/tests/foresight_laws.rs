@@ -50,7 +50,7 @@ proptest! {
         }
         let text = serde_json::to_string(&ahead).unwrap();
         prop_assert_eq!(&serde_json::from_str::<Ahead>(&text).unwrap(), &ahead);
-        snapshot.ahead = Some(ahead);
+        snapshot.ahead = Some(ahead.into());
         let plan = crate::planning::plan(&snapshot, START);
         check_laws(&snapshot, &plan)?;
     }

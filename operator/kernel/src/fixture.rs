@@ -2,11 +2,13 @@
 //!
 //! Not part of the API of the kernel: only there for its own tests, and for other crates that ask for the feature `fixture`.
 
+mod foresight;
 mod stage;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+pub use foresight::Daily;
 pub use stage::Stage;
 
 use crate::lifecycle::{NodeHealth, ServerState};

@@ -200,3 +200,64 @@ async fn a_peak_that_is_remembered_is_bought_for_ahead_of_time_and_once_through_
     assert_eq!(summary.cut(), 0);
     rig.fleet.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_people_approve_is_bought_and_nothing_before() {
+    let rented = Supply {
+        maximum: 2,
+        always_on: false,
+        provision: Span::from_minutes(1),
+        boot: Span::from_secs(30),
+        recycle: Span::from_minutes(2),
+        lease: Some(LeaseTerms {
+            hourly: Money::from_micros(2_000_000),
+            minimum: Span::from_hours(1),
+        }),
+    };
+    let rig = Rig::start(vec![machines(GROUP, rented)], async |hub| {
+        chart::install(hub, &[]).await.unwrap()
+    })
+    .await;
+    let terms = json!({"provider": {"simulated": {}}, "size": {"max": 2}, "leadTime": {"provision": "90s"}, "mode": "Approve",
+        "pricing": {"hourly": "2.00", "currency": "USD", "minimumLease": "1h"}});
+    rig.apply(&[
+        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": TEAM}}),
+        site(),
+        group(GROUP, GROUP, &terms),
+        pool("chat", 1, &json!({})),
+    ])
+    .await;
+    let proposals: Api<ServerPlan> = Api::namespaced(rig.client.clone(), chart::NAMESPACE);
+    let proposal = rig
+        .eventually("a proposal", async || {
+            let listed = proposals
+                .list(&ListParams::default())
+                .await
+                .map_err(|error| error.to_string())?;
+            listed.items.first().cloned().ok_or_else(|| "none".to_owned())
+        })
+        .await;
+    let [action] = &proposal.spec.actions[..] else {
+        panic!("one server is enough: {:?}", proposal.spec.actions)
+    };
+    assert_eq!(
+        (action.action.as_str(), action.target.as_str()),
+        ("RequestServer", "rented-0")
+    );
+    rig.pool_says("chat", "CapacityAvailable", "AwaitingApproval").await;
+    assert!(leases(&rig).is_empty(), "nobody has approved it");
+
+    let approve = [
+        "annotate",
+        "serverplan",
+        &proposal.name_any(),
+        "--namespace",
+        chart::NAMESPACE,
+        "pomarium.dev/approved=true",
+    ];
+    rig.hub.kubectl(&approve).await.unwrap().checked().unwrap();
+    rig.serving_become("chat", 1).await;
+    let bought: Vec<_> = leases(&rig).into_iter().map(|lease| lease.server).collect();
+    assert_eq!(bought, ["rented-0"]);
+    rig.fleet.stop().await;
+}

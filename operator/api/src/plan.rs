@@ -123,11 +123,11 @@ pub struct PlanOutlook {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
     pub demand: Option<String>,
-    /// What is expected of each objective in its current window. Example: `p95 TTFT ≤ 10s: at least 96.2 % of what is still to come`.
+    /// What is expected of each objective in its current window. Default: nothing is known. Example: `p95 TTFT ≤ 10s: at least 96.2 % of what is still to come`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), inner(length(max = 256)), extend("x-kubernetes-list-type" = "atomic"))]
     pub attainment: Vec<String>,
-    /// What is spent of error budgets on purpose, by window. Example: `38 % of what is left of the window that began 2027-03-01T00:00:00.000Z`.
+    /// What is spent of error budgets on purpose, by window. Default: nothing is known. Example: `38 % of what is left of the window that began 2027-03-01T00:00:00.000Z`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), inner(length(max = 256)), extend("x-kubernetes-list-type" = "atomic"))]
     pub error_budget: Vec<String>,

@@ -204,7 +204,7 @@ fn request(
         action: "RequestServer".to_owned(),
         target: server.to_string(),
         at: Some(at.to_string()),
-        reason: Reason::ServersNeeded.to_string(),
+        reason: Reason::PlannedAhead.to_string(),
         message: format!("{demand}a server of {group} is saturated by {:.2}", carries(group)),
         rejected: others.take(limits::REJECTED).collect(),
     }

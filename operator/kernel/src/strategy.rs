@@ -30,7 +30,9 @@ mod bound;
 pub mod burn;
 mod course;
 pub mod envelope;
+mod grid;
 pub mod horizon;
+mod local;
 pub mod past;
 mod solve;
 mod sweep;
@@ -46,6 +48,7 @@ use crate::snapshot::Survive;
 
 pub use burn::{BurnTable, Outcomes};
 pub use course::Leg;
+pub use grid::OVERHANG;
 pub use solve::{Effort, solve};
 
 /// One problem: a horizon, servers and demand.
@@ -57,6 +60,8 @@ pub struct Problem {
     pub classes: Vec<Class>,
     /// Who needs servers.
     pub pools: Vec<Demand>,
+    /// Per site: watts that all its servers that are on may draw together when busy. Sites beyond the list have no limit.
+    pub power_limits: Vec<Option<f64>>,
 }
 
 impl Problem {
@@ -90,6 +95,8 @@ pub struct Class {
     pub recycle_s: f64,
     /// What starting a server costs besides: work lost, and a threshold below which no plan is worth a change.
     pub switch_cost: f64,
+    /// Watts of one server under full load, which count towards its site's limit as long as it is on.
+    pub busy_watts: f64,
     /// Requests/s of one server at saturation, per pool; `None` where the pool may not run there.
     pub capacity: Vec<Option<f64>>,
     /// All servers that exist or could exist within the horizon.

@@ -210,6 +210,7 @@ pub fn plan(situation: &Situation, curves: &mut Curves, effort: Effort) -> Envel
         boundaries_s: horizon.seconds(),
         classes,
         pools: demands,
+        power_limits: Vec::new(),
     };
     let prices: Vec<Vec<f64>> = situation
         .pools
@@ -387,6 +388,7 @@ fn class(now: Timestamp, index: usize, supply: &Supply, pools: &[Known]) -> Clas
         lead_s: (supply.provision + supply.load).as_secs_f64(),
         recycle_s: supply.recycle.as_secs_f64(),
         switch_cost: supply.switch_cost,
+        busy_watts: 0.0,
         capacity: pools.iter().map(|pool| pool.capacity[index]).collect(),
         units: held.chain(free).collect(),
     }

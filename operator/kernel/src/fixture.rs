@@ -2,10 +2,13 @@
 //!
 //! Not part of the API of the kernel: only there for its own tests, and for other crates that ask for the feature `fixture`.
 
+mod foresight;
 mod stage;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
+pub use foresight::Daily;
 pub use stage::Stage;
 
 use crate::lifecycle::{NodeHealth, ServerState};
@@ -17,7 +20,6 @@ use crate::snapshot::{
     OnDeadline, Ownership, Placement, PlacementOrder, Pool, PoolMemory, Power, Pricing, ProviderTraits, ReplicaRange,
     Server, Site, SizeRange, Survive, Trust, Use,
 };
-use crate::strategy::past::Past;
 use crate::time::{Span, Timestamp};
 use crate::units::{Fraction, Money, Rate};
 
@@ -232,7 +234,7 @@ impl Pool {
             measured: vec![Measured::ModelOnly, Measured::ModelOnly],
             running: BTreeMap::new(),
             events: Vec::new(),
-            past: Past::default(),
+            past: Arc::default(),
             memory: PoolMemory::default(),
             paused: false,
             deleting: false,

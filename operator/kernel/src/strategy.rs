@@ -12,11 +12,14 @@
 //! | what a slot's misses are, for every capacity: a convex function | [`burn`] |
 //! | the best course of one server, when serving in slot t is worth v(t): dynamic programming, exact | `course` |
 //! | servers take turns, each answering best to all others, under a price per miss | `sweep` |
-//! | prices per miss are moved until every window's budget holds; then what nobody needs is trimmed | `solve` |
+//! | prices per miss are moved until every window's budget holds | `solve` |
+//! | what nobody needs is trimmed, hours stand in for days and days for hours | `local` |
+//! | which pool each server serves first, and what is spent on each | `assignment` |
 //! | how hours are cut into slots, and budgets into windows | [`horizon`] |
-//! | a lower bound by Lagrangian relaxation: prices for capacity decouple servers from slots | `bound` |
+//! | a lower bound by Lagrangian relaxation, and prices to begin with, from servers that may be divided | `bound` |
+//! | what follows from slots and classes alone | `grid` |
 //!
-//! [`envelope`] makes such a problem of what is known about servers, forecasts and error budgets ([`past`]).
+//! [`envelope`] makes such a problem of what is known about servers, forecasts and error budgets ([`past`], which grows by [`learning`]). [`due`] says when it is time to plan again.
 //!
 //! Work is limited by counts, never by time, so that a plan replays to the byte.
 //!
@@ -26,12 +29,15 @@
 //! which share of saturation is [`burn::BurnTable`]'s to say.
 
 pub mod ahead;
+mod assignment;
 mod bound;
 pub mod burn;
 mod course;
+pub mod due;
 pub mod envelope;
 mod grid;
 pub mod horizon;
+pub mod learning;
 mod local;
 pub mod past;
 mod solve;
@@ -155,12 +161,16 @@ pub struct Window {
 pub struct StrategicPlan {
     /// Per class, per unit, in the order of the problem: when it is paid for, and when it serves.
     pub courses: Vec<Vec<Vec<Leg>>>,
+    /// Per class, per unit: the pool that it serves first; `None` if it serves none.
+    pub serves: Vec<Vec<Option<usize>>>,
     /// Per pool, per window: what it is expected to burn, of what it may.
     pub windows: Vec<Vec<Burnt>>,
     /// Per pool, per window: the price of a burnt request that led here. The next plan begins with it.
     pub prices: Vec<Vec<f64>>,
     /// Expected cost within the horizon: leases that are not sunk, energy, switching, misses.
     pub cost: f64,
+    /// The part of it that is spent on each pool's servers.
+    pub pool_costs: Vec<f64>,
     /// No plan for this problem costs less.
     pub bound: f64,
 }

@@ -39,6 +39,9 @@ pub(crate) const REACT_MOST: u32 = 2;
 /// that demand is measured over, and little beside a lead time and a lease.
 pub(crate) const PURCHASE_DWELL: Span = Span::from_secs(90);
 
+/// Lengths whose means and root mean squares differ by less from the remembered ones are the same: capacity differs by as much at most.
+pub(crate) const LENGTHS_TOLERANCE: f64 = 0.1;
+
 /// Fewer requests than this say nothing about a percentile.
 pub(crate) const MIN_SAMPLES: u64 = 20;
 
@@ -53,6 +56,19 @@ pub(crate) const NO_COMFORT: f64 = 0.95;
 /// A model that predicts less than half of what is measured is not used to take capacity away. One that predicts more
 /// errs on the safe side.
 pub(crate) const MISPREDICTED: f64 = 2.0;
+
+/// The plan ahead is doubted when objectives are missed for so long, and more often than it can explain: long enough for the plan to have
+/// answered a surge of demand, and for its servers to have come from most groups.
+pub(crate) const DISTRUST_AFTER: Span = Span::from_minutes(30);
+
+/// So many times more often than the capacity curves say, as for [`MISPREDICTED`] …
+pub(crate) const DISTRUST_FACTOR: f64 = 2.0;
+
+/// … and so many times more often than the objective allows: below that, chance and buckets of histograms explain it.
+pub(crate) const DISTRUST_LEAST: f64 = 3.0;
+
+/// A server that the plan ahead gives up stays while the rest would be loaded beyond this share of saturation: from there on queues grow.
+pub(crate) const OVERLOADED: f64 = 0.97;
 
 /// After a refusal for want of machines a group is not asked for so long.
 pub(crate) const OUT_OF_STOCK_HOLD_DOWN: Span = Span::from_minutes(10);

@@ -14,6 +14,7 @@ use crate::names::{GroupName, PoolId, ServerName};
 use crate::plan::{Action, Verdict};
 use crate::reason::Reason;
 use crate::snapshot::{Group, Mode, Replica, Server};
+use crate::strategy::ahead::GroupAhead;
 use crate::time::Timestamp;
 
 /// What pools of this pass decided about servers, beside what they took from the stock.
@@ -26,9 +27,18 @@ pub(crate) struct Claims {
 }
 
 /// Decides about the servers of every group, and writes down what to remember of each.
-pub(crate) fn manage(world: &World, stock: &mut Stock, claims: &Claims, draft: &mut Draft) {
+///
+/// Servers of `guided` groups come and go by the strategic plan.
+pub(crate) fn manage(
+    world: &World,
+    stock: &mut Stock,
+    claims: &Claims,
+    guided: &BTreeSet<&GroupName>,
+    draft: &mut Draft,
+) {
     for (name, group) in &world.snapshot.groups {
         let mut memory = group.memory.clone();
+        let ahead = world.snapshot.ahead.as_ref().and_then(|ahead| ahead.groups.get(name));
         let shelf = stock.shelf(name);
         if world.hands_off(name).is_none() && group.inventory.is_known() {
             call_back(name, group, shelf, claims, draft);
@@ -42,6 +52,7 @@ pub(crate) fn manage(world: &World, stock: &mut Stock, claims: &Claims, draft: &
                 group,
                 shelf,
                 claims,
+                ahead: ahead.filter(|_| guided.contains(name)),
             };
             returns.decide(draft);
         }
@@ -140,6 +151,8 @@ struct Returns<'r, 'a> {
     group: &'a Group,
     shelf: &'r Shelf,
     claims: &'r Claims,
+    /// What the strategic plan says of the group, if it is followed.
+    ahead: Option<&'r GroupAhead>,
 }
 
 impl Returns<'_, '_> {
@@ -201,6 +214,25 @@ impl Returns<'_, '_> {
             return false;
         }
         let target = self.target(name);
+        if let Some(ahead) = self.ahead.filter(|_| !self.group.deleting) {
+            let Some(until) = ahead.until.get(name) else {
+                return false;
+            };
+            let at = *until - DRAIN_ESTIMATE;
+            if self.world.now < at {
+                draft.wake(at);
+                return false;
+            }
+            let message = format!("server {name} is not planned for beyond {until}");
+            let leased = server.lease.is_some();
+            self.drain(
+                name,
+                if leased { Reason::LeaseEnded } else { Reason::ServerIdle },
+                message,
+                draft,
+            );
+            return true;
+        }
         if let Some(until) = self.wait_until(server, self.claims.vacated.contains(&target)) {
             draft.wake(until);
             return false;

@@ -11,7 +11,7 @@ use super::burn::{BurnTable, LOADS};
 use super::horizon::Horizon;
 use super::past::{FLUCTUATIONS, Past, per_miss, window};
 use super::solve::{Effort, solve};
-use super::{Burnt, Class, Demand, Problem, Unit, Window};
+use super::{Burnt, Class, Demand, Leg, Problem, Unit, Window};
 use crate::capacity::Servers;
 use crate::capacity::curve::{Curves, Traffic};
 use crate::forecast::{COARSE, Event, FINE, Forecast, History, LEVELS, Slot, SlotForecast, forecast};
@@ -152,6 +152,12 @@ pub struct SupplyPlan {
     pub buy: u32,
     /// Per server that is there or coming: until when it is wanted. `None` if beyond the horizon.
     pub until: Vec<Option<Timestamp>>,
+    /// Per server that is there or coming: the pool that it serves first. `None` if it is not wanted any more.
+    pub serves: Vec<Option<usize>>,
+    /// Per server to be asked for now: the pool that it serves first.
+    pub buyers: Vec<usize>,
+    /// When further servers are to be asked for, ascending.
+    pub later: Vec<Timestamp>,
 }
 
 /// One pool's part.
@@ -167,6 +173,8 @@ pub struct PoolPlan {
     pub burn: Option<BurnTable>,
     /// Requests/s of one server of each group at saturation.
     pub capacity: Vec<Option<f64>>,
+    /// What its servers are expected to cost within the horizon, sunk leases left out.
+    pub cost: f64,
 }
 
 impl PoolPlan {
@@ -222,28 +230,16 @@ pub fn plan(situation: &Situation, curves: &mut Curves, effort: Effort) -> Envel
         })
         .collect();
     let plan = solve(&problem, Some(&prices), effort);
-    let end = horizon.boundaries[horizon.slots()];
     let supplies = situation
         .supplies
         .iter()
-        .zip(&plan.courses)
-        .map(|(supply, courses)| {
-            let (held, free) = courses.split_at(supply.held.len());
-            let until = held.iter().map(|legs| {
-                let until = legs.first().map_or(situation.now, |leg| later(situation.now, leg.to_s));
-                (until < end).then_some(until)
-            });
-            let now = |legs: &&Vec<super::Leg>| legs.first().is_some_and(|leg| leg.from_s <= 0.0);
-            SupplyPlan {
-                buy: u32::try_from(free.iter().filter(now).count()).unwrap_or(u32::MAX),
-                until: until.collect(),
-            }
-        })
+        .zip(plan.courses.iter().zip(&plan.serves))
+        .map(|(supply, (courses, serves))| supply_plan(&horizon, &supply.held, courses, serves))
         .collect();
     let pools = known
         .drain(..)
-        .zip(plan.windows.iter().zip(&plan.prices))
-        .map(|(known, (burnt, prices))| {
+        .zip(plan.windows.iter().zip(&plan.prices).zip(&plan.pool_costs))
+        .map(|(known, ((burnt, prices), cost))| {
             let starts = || horizon.windows.iter().map(|(start, _)| *start);
             PoolPlan {
                 windows: starts().zip(burnt.iter().copied()).collect(),
@@ -251,6 +247,7 @@ pub fn plan(situation: &Situation, curves: &mut Curves, effort: Effort) -> Envel
                 forecast: known.forecast,
                 burn: known.steady,
                 capacity: known.capacity,
+                cost: *cost,
             }
         })
         .collect();
@@ -260,6 +257,47 @@ pub fn plan(situation: &Situation, curves: &mut Curves, effort: Effort) -> Envel
         pools,
         cost: plan.cost,
         bound: plan.bound,
+    }
+}
+
+/// What the courses of one group come to: those of servers that are there or coming, then those of others.
+fn supply_plan(horizon: &Horizon, held: &[Held], courses: &[Vec<Leg>], serves: &[Option<usize>]) -> SupplyPlan {
+    let (now, end) = (horizon.boundaries[0], horizon.boundaries[horizon.slots()]);
+    let until = courses.iter().zip(held).map(|(legs, held)| {
+        let until = legs.first().map_or(now, |leg| later(now, leg.to_s));
+        let slot = horizon
+            .boundaries
+            .partition_point(|start| *start < until)
+            .saturating_sub(1);
+        // Slots are coarse. One that is not wanted beyond its paid term is not wanted to the end of the slot.
+        let given = held.paid_until.max(held.serves_at) > horizon.boundaries[slot];
+        let until = if given {
+            until.min(held.paid_until).max(now)
+        } else {
+            until
+        };
+        (until < end).then_some(until)
+    });
+    let begins_now = |legs: &[Leg]| legs.first().is_some_and(|leg| leg.from_s <= 0.0);
+    let bought = courses
+        .iter()
+        .zip(serves)
+        .skip(held.len())
+        .filter(|(legs, _)| begins_now(legs));
+    let buyers: Vec<usize> = bought.map(|(_, pool)| pool.unwrap_or(0)).collect();
+    let mut ahead: Vec<Timestamp> = courses
+        .iter()
+        .flatten()
+        .filter(|leg| leg.from_s > 0.0)
+        .map(|leg| later(now, leg.from_s))
+        .collect();
+    ahead.sort_unstable();
+    SupplyPlan {
+        buy: u32::try_from(buyers.len()).unwrap_or(u32::MAX),
+        until: until.collect(),
+        serves: serves.iter().take(held.len()).copied().collect(),
+        buyers,
+        later: ahead,
     }
 }
 

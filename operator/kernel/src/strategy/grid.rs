@@ -69,7 +69,7 @@ pub(super) struct Grid<'a> {
 
 /// The share of a minimum's price beyond the horizon that is charged. If none were, a lease tomorrow would seem to cost a few hours, and
 /// today's would be given back, or taken hours too early, for its sake; all of it would say that nobody needs servers after the horizon.
-pub const OVERHANG: f64 = 0.5;
+pub const OVERHANG: f64 = 0.1;
 
 impl<'a> Grid<'a> {
     pub(super) fn new(problem: &'a Problem) -> Self {

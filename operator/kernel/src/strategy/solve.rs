@@ -1,5 +1,6 @@
 //! The whole: prices per burnt request are moved until every window's budget holds, then what nobody needs is trimmed.
 
+use super::assignment::Assignment;
 use super::bound::Relaxation;
 use super::course::Course;
 use super::grid::Term;
@@ -252,11 +253,14 @@ fn finish(solver: &Solver, best: Candidate, bound: f64) -> StrategicPlan {
             })
             .collect()
     });
+    let assignment = Assignment::of(solver, &best.standing);
     StrategicPlan {
         courses: courses.collect(),
+        serves: assignment.serves,
         windows: windows.collect(),
         prices: best.prices,
         cost: best.standing.cost,
+        pool_costs: assignment.costs,
         bound,
     }
 }
@@ -298,7 +302,8 @@ fn start(problem: &Problem, prices: Option<&[Vec<f64>]>, ceiling: f64) -> Vec<Ve
                     let before = prices.and_then(|prices| prices.get(pool)?.get(window)).copied();
                     before
                         .filter(|price| *price > 0.0)
-                        .map_or(ceiling / 1_000.0, |price| price.min(ceiling))
+                        // From below nothing is bought, and the way up from there would take longer than a plan may.
+                        .map_or(ceiling / 1_000.0, |price| price.clamp(ceiling / 10_000.0, ceiling))
                 })
                 .collect()
         })

@@ -15,7 +15,7 @@ pub(super) struct Standing {
     /// Per class, per unit.
     pub(super) courses: Vec<Vec<Course>>,
     /// Per class, per unit, per slot: which pool it serves. Empty with one pool.
-    pub(super) serves: Vec<Vec<Vec<u16>>>,
+    serves: Vec<Vec<Vec<u16>>>,
     /// Per pool × slot: requests/s at saturation of all that serve.
     capacity: Vec<f64>,
     /// Per pool, per slot × site: the same, for pools that are to survive the loss of a site.
@@ -28,6 +28,14 @@ pub(super) struct Standing {
     watts: Vec<Vec<f64>>,
     /// Money: courses and misses.
     pub(super) cost: f64,
+}
+
+impl Standing {
+    /// The pool that a server serves in a slot, if it serves then.
+    pub(super) fn pool(&self, class: usize, unit: usize, slot: usize) -> usize {
+        let serves = &self.serves[class][unit];
+        serves.get(slot).map_or(0, |pool| usize::from(*pool))
+    }
 }
 
 /// How what serves a pool counts once the loss that it wants to survive is taken off.

@@ -95,6 +95,7 @@ impl Size {
             classes,
             pools,
             power_limits: Vec::new(),
+            overhang: 0.1,
         }
     }
 }

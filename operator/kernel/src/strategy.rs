@@ -54,7 +54,6 @@ use crate::snapshot::Survive;
 
 pub use burn::{BurnTable, Outcomes};
 pub use course::Leg;
-pub use grid::OVERHANG;
 pub use solve::{Effort, solve};
 
 /// One problem: a horizon, servers and demand.
@@ -68,6 +67,9 @@ pub struct Problem {
     pub pools: Vec<Demand>,
     /// Per site: watts that all its servers that are on may draw together when busy. Sites beyond the list have no limit.
     pub power_limits: Vec<Option<f64>>,
+    /// The share of a minimum's price beyond the horizon that is charged. If none were, a lease tomorrow would seem to cost a few hours, and
+    /// today's would be taken hours too early for its sake.
+    pub overhang: f64,
 }
 
 impl Problem {

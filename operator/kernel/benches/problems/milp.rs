@@ -4,7 +4,7 @@
 //! off to the end of its minimum in free, a release an arc from free to off after recycling. The burn of a slot is at least every stretch
 //! of its convex function.
 
-use pomarium_kernel::strategy::{Class, OVERHANG, Outcomes, Problem, Unit};
+use pomarium_kernel::strategy::{Class, Outcomes, Problem, Unit};
 
 /// A column: cost per unit, most, and whether it is whole.
 pub(crate) struct Column {
@@ -148,7 +148,7 @@ fn flow(milp: &mut Milp, problem: &Problem, class: &Class) -> (Vec<Vec<(usize, f
         let until = boundary((at[start] + class.minimum_lease_s).max(serves)).max(start + 1);
         let beyond = ((at[start] + class.minimum_lease_s).max(serves) - at[end]).max(0.0);
         let cost = class.switch_cost
-            + class.hourly * (at[until] - at[start] + OVERHANG * beyond) / 3_600.0
+            + class.hourly * (at[until] - at[start] + problem.overhang * beyond) / 3_600.0
             + class.energy_hourly * (at[until] - serves).max(0.0) / 3_600.0;
         let leased = milp.column(cost, most, true);
         off[start].push((leased, -1.0));

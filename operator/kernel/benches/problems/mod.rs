@@ -153,6 +153,7 @@ pub(crate) fn hybrid(seed: u64) -> Problem {
             survive: Survive::None,
         }],
         power_limits: Vec::new(),
+        overhang: 0.1,
     }
 }
 

@@ -42,6 +42,9 @@ const MOST_GROWTH_LATER: f64 = 1.05;
 /// will be left then. To plan for all that may happen tomorrow is to buy today what may never be needed.
 const RECOURSE: Span = Span::from_minutes(45);
 
+/// See [`Problem::overhang`]: enough to decide between plans that are otherwise much the same.
+const OVERHANG: f64 = 0.1;
+
 /// Demand above what was forecast is a burst, until the forecast itself has followed it: so long after it is seen, it has faded.
 const SURPRISE_FADES: Span = Span::from_minutes(20);
 
@@ -219,6 +222,7 @@ pub fn plan(situation: &Situation, curves: &mut Curves, effort: Effort) -> Envel
         classes,
         pools: demands,
         power_limits: Vec::new(),
+        overhang: OVERHANG,
     };
     let prices: Vec<Vec<f64>> = situation
         .pools

@@ -67,10 +67,6 @@ pub(super) struct Grid<'a> {
     pub(super) timetables: Vec<Timetable>,
 }
 
-/// The share of a minimum's price beyond the horizon that is charged. If none were, a lease tomorrow would seem to cost a few hours, and
-/// today's would be given back, or taken hours too early, for its sake; all of it would say that nobody needs servers after the horizon.
-pub const OVERHANG: f64 = 0.1;
-
 impl<'a> Grid<'a> {
     pub(super) fn new(problem: &'a Problem) -> Self {
         let mut grid = Self {
@@ -97,7 +93,7 @@ impl<'a> Grid<'a> {
             let to = self.boundary(until_s).max(start + 1);
             leases.push(self.stretch(serves_s, to));
             let (end_s, on_s) = (at[self.slots], (at[to] - serves_s).max(0.0));
-            let paid_s = at[to] - from_s + OVERHANG * (until_s - end_s).max(0.0);
+            let paid_s = at[to] - from_s + self.problem.overhang * (until_s - end_s).max(0.0);
             lease_cost.push(class.switch_cost + (class.hourly * paid_s + class.energy_hourly * on_s) / 3_600.0);
             let keep = (class.hourly + class.energy_hourly) * (at[start + 1] - from_s) / 3_600.0;
             keep_cost.push(keep);

@@ -83,6 +83,7 @@ fn problem(boundaries_s: Vec<f64>, classes: Vec<Class>, pool: Demand) -> Problem
         classes,
         pools: vec![pool],
         power_limits: Vec::new(),
+        overhang: 0.1,
     }
 }
 

@@ -17,7 +17,6 @@
 //! | [`snapshot`] | everything that one pass has seen |
 //! | [`planning`] | from a snapshot to a plan |
 //! | [`strategy`] | which servers to lease, wake and give back over the next 36 hours |
-//! | [`spending`] | what a pool has spent of its budget, and what it owes |
 //! | [`plan`] | what a pass wants done, with the reason for each thing |
 //! | [`lifecycle`] | the states of servers and replicas, and the steps of a drain |
 //! | [`calendar`] | recurring windows of wall-clock time |
@@ -40,7 +39,6 @@ pub mod planning;
 pub mod random;
 pub mod reason;
 pub mod snapshot;
-pub mod spending;
 pub mod strategy;
 pub mod time;
 pub mod units;

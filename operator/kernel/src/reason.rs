@@ -53,8 +53,6 @@ reasons! {
     NoBudget,
     /// If spending went on as now, the budget would not last for its period.
     BudgetAtRisk,
-    /// What is left of the budget does not pay for another server.
-    BudgetExhausted,
 
     // ---- growing
     /// More requests arrive than the replicas sustain.

@@ -55,7 +55,7 @@ pub struct BudgetStatus {
     /// When the period began, in UTC.
     #[schemars(schema_with = "schema::time")]
     pub period: String,
-    /// Spent since then, with currency: leases and energy of its servers, hour by hour. Example: `412.50 USD`.
+    /// Spent since then, with currency; what leases are owed for their minimum is spent when they are bought. Example: `412.50 USD`.
     #[schemars(length(max = 32))]
     pub spent: String,
     /// The most that may be spent in the period, with currency. Example: `4000.00 USD`.
@@ -195,7 +195,7 @@ pub struct Spent {
     /// When the period began, in UTC.
     #[schemars(schema_with = "schema::time")]
     pub period: String,
-    /// Leases and energy of its servers since then, in the budget's currency. Example: `"412.50"`.
+    /// Leases and energy of its servers since then, in the budget's currency; a lease's minimum is spent when it is bought. Example: `"412.50"`.
     #[schemars(length(max = 32))]
     pub amount: String,
     /// Up to when it is counted.

@@ -9,7 +9,6 @@ use crate::performance::Performance;
 use crate::plan::{Decision, Rejected, Verdict};
 use crate::reason::{Problem, Reason};
 use crate::snapshot::{Group, Mode, Ownership, PlacementOrder, Pool, Server, Site};
-use crate::spending::LEAST_TERM;
 use crate::time::Timestamp;
 use crate::units::Money;
 
@@ -40,11 +39,6 @@ impl Choice<'_> {
     /// Price of one more server's hour, energy included.
     pub(crate) fn hourly(&self) -> Money {
         self.group.pricing.hourly + self.busy
-    }
-
-    /// The least that one more server costs: its minimum lease, energy included.
-    pub(crate) fn purchase(&self) -> Money {
-        self.hourly().for_span(self.group.pricing.minimum_lease.max(LEAST_TERM))
     }
 
     /// What serving on `server` for an hour costs from `at` on, beyond what is paid or burnt in any case; of a server that
@@ -198,5 +192,5 @@ impl<'a> Options<'a> {
 
 /// What `watts` at the machine cost per hour at a site.
 pub(crate) fn energy(site: &Site, watts: f64) -> Money {
-    site.energy.hourly(watts)
+    Money::from_f64(site.energy.price_per_kwh.as_f64() * watts / 1_000.0 * site.energy.pue.max(1.0))
 }

@@ -28,8 +28,6 @@ use crate::names::{GroupName, PoolId, ReplicaId};
 use crate::plan::{Action, Rejected, Verdict};
 use crate::reason::{Problem, Reason};
 use crate::snapshot::{Pool, PoolMemory};
-use crate::spending::Spending;
-use crate::units::Money;
 
 /// What the pools of one pass share.
 pub(crate) struct Shared<'a> {
@@ -72,8 +70,6 @@ pub(crate) fn decide<'a>(world: &World<'a>, mut crew: Crew<'a>, below: &[Crew<'a
     let model = Model::new(pool, &options);
     let need = need(pool, world.now);
     let lead = Lead::of(world.snapshot, &crew, &need, world.now);
-    let usable = |group: &GroupName| options.satisfies(group);
-    let spending = Spending::of(world.snapshot, crew.id, pool, usable, world.now);
     if !pool.paused {
         if let Some(taken) = shared.preempted.get(crew.id) {
             preempt(&mut crew, taken);
@@ -92,7 +88,6 @@ pub(crate) fn decide<'a>(world: &World<'a>, mut crew: Crew<'a>, below: &[Crew<'a
         model: &model,
         need: &need,
         lead: &lead,
-        spending,
         unavailable: BTreeMap::new(),
         recalled: BTreeSet::new(),
         going: BTreeSet::new(),
@@ -104,7 +99,6 @@ pub(crate) fn decide<'a>(world: &World<'a>, mut crew: Crew<'a>, below: &[Crew<'a
         model: &model,
         need: &need,
         lead: &lead,
-        spending,
         target: step.target.clone(),
         growth: Growth::default(),
         shrinkage: None,
@@ -137,8 +131,6 @@ struct Step<'s, 'a> {
     model: &'s Model<'s>,
     need: &'s Need<'s>,
     lead: &'s Lead<'a>,
-    /// Where its budget stands, if it has one.
-    spending: Option<Spending>,
     /// Replicas wanted.
     target: Counts,
     /// Why groups that the pool may use have nothing to give.
@@ -151,18 +143,13 @@ struct Step<'s, 'a> {
 }
 
 impl<'a> Step<'_, 'a> {
-    /// What its budget has left.
-    fn left(&self) -> Option<Money> {
-        self.spending.as_ref().map(Spending::left)
-    }
-
     /// Adds what is missing.
     fn add(&mut self, below: &[Crew<'a>]) -> Growth {
         if self.crew.pool.deleting {
             return Growth::default();
         }
         let most = self.crew.pool.replicas.max;
-        let (offers, none) = slots(self.crew, self.options, &self.shared.stock, self.left(), most);
+        let (offers, none) = slots(self.crew, self.options, &self.shared.stock, most);
         self.unavailable = none;
         let mut growth = self.grow(offers.clone());
         let unconfirmed = |problem: &Problem| problem.reason == Reason::DemandUnconfirmed;
@@ -223,13 +210,7 @@ impl<'a> Step<'_, 'a> {
         if pool.deleting || (!enough && self.lead.guide().is_none()) {
             return None;
         }
-        let (offers, _) = slots(
-            self.crew,
-            self.options,
-            &self.shared.stock,
-            self.left(),
-            pool.replicas.max,
-        );
+        let (offers, _) = slots(self.crew, self.options, &self.shared.stock, pool.replicas.max);
         let case = Case {
             world: self.world,
             crew: self.crew,
@@ -423,7 +404,7 @@ impl<'a> Step<'_, 'a> {
             short_since: growth.short_since,
             held_since,
             target: Some(target),
-            spent: self.spending.map(|spending| spending.remembered(old.spent)),
+            spent: old.spent,
             lengths: remembered_lengths(self.crew.pool, now),
         }
     }

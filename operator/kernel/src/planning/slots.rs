@@ -10,7 +10,6 @@ use crate::names::{GroupName, ReplicaId, ServerName};
 use crate::plan::Verdict;
 use crate::reason::{Problem, Reason};
 use crate::snapshot::{Group, Mode, Pool, Server};
-use crate::units::Money;
 
 /// One place for one more replica.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,12 +47,11 @@ impl Slot {
 /// Drains called off first, then what may be taken before what may only be proposed, then the placement's order.
 type Order = (bool, Verdict, Place, bool);
 
-/// All slots that a pool could take, at most `limit`, and why groups have none. `left` is what its budget has left.
+/// All slots that a pool could take, at most `limit`, and why groups have none.
 pub(crate) fn slots(
     crew: &Crew,
     options: &Options,
     stock: &Stock,
-    left: Option<Money>,
     limit: u32,
 ) -> (Vec<Slot>, BTreeMap<GroupName, Problem>) {
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
@@ -121,38 +119,10 @@ pub(crate) fn slots(
         }
     }
     found.sort();
-    let mut slots: Vec<Slot> = found.into_iter().map(|(_, slot)| slot).collect();
-    if let Some(left) = left {
-        keep_affordable(&mut slots, options, left, &mut unavailable);
-    }
-    slots.truncate(limit);
-    (slots, unavailable)
-}
-
-/// Leaves out purchases that the budget does not pay for, whoever approves them. What is proposed only spends nothing.
-fn keep_affordable(
-    slots: &mut Vec<Slot>,
-    options: &Options,
-    mut left: Money,
-    unavailable: &mut BTreeMap<GroupName, Problem>,
-) {
-    slots.retain(|slot| {
-        let Some(choice) = options.choices.get(&slot.group).filter(|_| slot.is_purchase()) else {
-            return true;
-        };
-        let cost = choice.purchase();
-        let affordable = cost <= left || cost == Money::ZERO;
-        if affordable && slot.verdict == Verdict::Act {
-            left = left - cost;
-        } else if !affordable {
-            let message = format!(
-                "a server of {} costs {cost} at least, and {left} of the budget are left",
-                slot.group
-            );
-            unavailable.insert(slot.group.clone(), Problem::new(Reason::BudgetExhausted, message));
-        }
-        affordable
-    });
+    (
+        found.into_iter().map(|(_, slot)| slot).take(limit).collect(),
+        unavailable,
+    )
 }
 
 /// How many servers people have approved that nobody has asked for yet.

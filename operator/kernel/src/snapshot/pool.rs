@@ -257,8 +257,7 @@ pub struct PoolMemory {
 pub struct Spent {
     /// When the period began, in UTC.
     pub period: Timestamp,
-    /// Leases and energy of its servers up to `until`; a shared server's by hours. What is still owed of a minimum is not spent yet: see
-    /// [`crate::spending`].
+    /// Leases and energy of its servers up to `until`; a shared server's by hours. A lease's minimum is spent when it is bought.
     pub amount: Money,
     /// Up to when it is counted.
     pub until: Timestamp,

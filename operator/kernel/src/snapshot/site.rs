@@ -98,10 +98,3 @@ pub struct Energy {
     /// The most that all machines together may draw, in watts at the machines.
     pub power_limit_watts: Option<f64>,
 }
-
-impl Energy {
-    /// What `watts` at the machine cost per hour.
-    pub fn hourly(&self, watts: f64) -> Money {
-        Money::from_f64(self.price_per_kwh.as_f64() * watts / 1_000.0 * self.pue.max(1.0))
-    }
-}

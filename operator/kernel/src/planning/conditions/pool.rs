@@ -19,8 +19,8 @@ use crate::planning::shrink::Shrinkage;
 use crate::planning::slots::Source;
 use crate::planning::world::World;
 use crate::reason::{Problem, Reason};
-use crate::snapshot::{Measured, Metric, PoolMemory};
-use crate::spending::Spending;
+use crate::snapshot::{Measured, Metric, Period, PoolMemory};
+use crate::time::Span;
 use crate::units::{Fraction, Money, Rate};
 
 /// Everything that a pass found out about a pool.
@@ -30,7 +30,6 @@ pub(crate) struct Findings<'f, 'a> {
     pub(crate) model: &'f Model<'f>,
     pub(crate) need: &'f Need<'f>,
     pub(crate) lead: &'f Lead<'a>,
-    pub(crate) spending: Option<Spending>,
     pub(crate) target: Counts,
     pub(crate) growth: Growth,
     pub(crate) shrinkage: Option<Shrinkage>,
@@ -299,30 +298,26 @@ fn objectives(findings: &Findings) -> Condition {
 
 fn budget(world: &World, findings: &Findings) -> Condition {
     let kind = ConditionKind::WithinBudget;
-    let Some(spending) = &findings.spending else {
+    let Some(budget) = findings.crew.pool.budget else {
         return condition(kind, Truth::True, Reason::NoBudget, "no budget is set");
     };
-    let Spending {
-        spent,
-        committed,
-        budget,
-    } = spending;
-    let amount = budget.amount;
-    let message = format!(
-        "{} spent since {} and {committed} owed for leases, of {amount}",
-        spent.amount, spent.period
-    );
-    if spending.left() < Money::ZERO {
-        return condition(kind, Truth::False, Reason::BudgetExhausted, message);
-    }
+    let (span, period) = match budget.period {
+        Period::Day => (Span::from_hours(24), "day"),
+        Period::Week => (Span::from_hours(7 * 24), "week"),
+        Period::Month => (Span::from_hours(30 * 24), "month"),
+    };
     let hourly = hourly(world, findings.crew);
-    let rest = spending.ends().since(world.now);
-    // What is owed is a part of what would be spent.
-    if hourly.for_span(rest).max(*committed) > amount - spent.amount {
-        let message = format!("{message}; it would not last if {hourly} an hour went on");
-        return condition(kind, Truth::Unknown, Reason::BudgetAtRisk, message);
-    }
-    condition(kind, Truth::True, Reason::UnderBudget, message)
+    let message = format!(
+        "{hourly} an hour now, {} of {} if that went on for a {period}; spending is not counted yet",
+        hourly.for_span(span),
+        budget.amount
+    );
+    let (truth, reason) = if hourly.for_span(span) <= budget.amount {
+        (Truth::True, Reason::UnderBudget)
+    } else {
+        (Truth::Unknown, Reason::BudgetAtRisk)
+    };
+    condition(kind, truth, reason, message)
 }
 
 fn capacity(findings: &Findings, serving: &Counts) -> Condition {

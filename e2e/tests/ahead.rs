@@ -96,11 +96,7 @@ async fn start() -> (Rig, Timestamp) {
             &json!({"provider": {"static": {}}, "size": {"max": 1}}),
         ),
         group(GROUP, GROUP, &terms),
-        pool(
-            "chat",
-            1,
-            &json!({"budget": {"amount": BUDGET, "currency": "USD", "period": "Month"}}),
-        ),
+        pool("chat", 1, &json!({})),
     ])
     .await;
     let uid = rig.pools.get("chat").await.unwrap().uid().unwrap();

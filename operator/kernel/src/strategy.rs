@@ -9,7 +9,7 @@
 //!
 //! | step | module |
 //! |---|---|
-//! | what a slot's misses are, for every capacity: a convex function | [`burn`] |
+//! | what a slot's misses are, for every capacity: a convex function | [`burn`], [`bursts`] |
 //! | the best course of one server, when serving in slot t is worth v(t): dynamic programming, exact | `course` |
 //! | servers take turns, each answering best to all others, under a price per miss | `sweep` |
 //! | prices per miss are moved until every window's budget holds; then what nobody needs is trimmed | `solve` |
@@ -28,6 +28,7 @@
 pub mod ahead;
 mod bound;
 pub mod burn;
+pub mod bursts;
 mod course;
 pub mod envelope;
 pub mod horizon;
@@ -129,6 +130,8 @@ pub struct Demand {
     pub windows: Vec<Window>,
     /// What one burnt request costs beyond the budget's own price, in money.
     pub miss_value: f64,
+    /// So much at least and at most is paid to keep a request from burning, whatever becomes of the budgets.
+    pub price_range: (f64, f64),
     /// What may be lost without breaking an objective.
     pub survive: Survive,
 }

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::burn::BurnTable;
+use super::envelope::Memo;
 use super::{Burnt, Effort};
-use crate::capacity::curve::Curves;
 use crate::forecast::Forecast;
 use crate::names::{GroupName, PoolId, ServerName};
 use crate::snapshot::Snapshot;
@@ -60,7 +60,7 @@ pub struct PoolAhead {
     pub prices: BTreeMap<Timestamp, f64>,
     /// What it was planned for.
     pub forecast: Option<Forecast>,
-    /// What its servers burn at which load, when demand does not fluctuate within minutes.
+    /// What its servers burn at which load.
     pub burn: Option<BurnTable>,
     /// Requests/s of one server of each group at saturation.
     pub capacity: BTreeMap<GroupName, f64>,
@@ -84,9 +84,9 @@ impl Ahead {
     }
 }
 
-/// Plans ahead for all pools of `snapshot` whose demand is known. Pure: the same snapshot gives the same plan, whatever `curves` remembers.
-pub fn look_ahead(snapshot: &Snapshot, now: Timestamp, curves: &mut Curves, effort: Effort) -> Ahead {
-    let _ = (snapshot, curves, effort);
+/// Plans ahead for all pools of `snapshot` whose demand is known. Pure: the same snapshot gives the same plan, whatever `memo` remembers.
+pub fn look_ahead(snapshot: &Snapshot, now: Timestamp, memo: &mut Memo, effort: Effort) -> Ahead {
+    let _ = (snapshot, memo, effort);
     Ahead {
         made_at: now,
         ..Ahead::default()

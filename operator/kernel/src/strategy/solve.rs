@@ -78,7 +78,7 @@ pub fn solve(problem: &Problem, prices: Option<&[Vec<f64>]>, effort: Effort) -> 
         let burnt = solver.burnt(&standing);
         let (violation, cost) = (violation(problem, &burnt), cost(&solver, &standing));
         let better = best.as_ref().is_none_or(|(least, cheapest, _, _)| {
-            violation < *least - 1e-9 || (violation <= *least + 1e-9 && cost < *cheapest)
+            violation < *least - 1e-9 || (violation <= *least + 1e-9 && cost <= *cheapest)
         });
         if better {
             best = Some((violation, cost, standing.clone(), prices.clone()));
@@ -161,6 +161,7 @@ fn start(problem: &Problem, prices: Option<&[Vec<f64>]>, ceiling: f64) -> Vec<Ve
                     before
                         .filter(|price| *price > 0.0)
                         .map_or(ceiling / 1_000.0, |price| price.min(ceiling))
+                        .clamp(demand.price_range.0, demand.price_range.1.max(demand.price_range.0))
                 })
                 .collect()
         })
@@ -198,7 +199,7 @@ fn adjust(
                 (true, false) => before * 4.0,
                 (false, _) => before / 4.0,
             }
-            .clamp(ceiling * 1e-9, ceiling);
+            .clamp(demand.price_range.0.max(ceiling * 1e-9).min(ceiling), demand.price_range.1.clamp(ceiling * 1e-9, ceiling));
             moved |= (*price - before).abs() > 1e-3 * before;
         }
     }

@@ -5,12 +5,12 @@
 
 use std::time::Instant;
 
-use pomarium_kernel::capacity::curve::{self, Curves};
+use pomarium_kernel::capacity::curve;
 use pomarium_kernel::forecast::Counts;
 use pomarium_kernel::performance::Performance;
 use pomarium_kernel::snapshot::{Discipline, LengthMix, Objective, Pool, Survive};
 use pomarium_kernel::strategy::Effort;
-use pomarium_kernel::strategy::envelope::{Consumer, Envelope, Held, SPEND, Situation, Supply, plan};
+use pomarium_kernel::strategy::envelope::{Consumer, Envelope, Held, Memo, SPEND, Situation, Supply, plan};
 use pomarium_kernel::strategy::past::Past;
 use pomarium_kernel::time::{Span, Timestamp};
 use pomarium_kernel::units::Rate;
@@ -55,7 +55,7 @@ pub struct Pomarium {
     miss_penalty: f64,
     spend: f64,
     performance: Vec<Performance>,
-    curves: Curves,
+    memo: Memo,
     mix: LengthMix,
     mix_at_ms: Option<i64>,
     past: Past,
@@ -68,6 +68,7 @@ pub struct Pomarium {
     planned_ms: i64,
     /// Machines that are on their way out.
     leaving: Vec<usize>,
+    wanted: std::collections::VecDeque<(i64, usize)>,
     ablation: Ablation,
     reason: String,
     plan_ms: Vec<f64>,
@@ -86,7 +87,7 @@ impl Pomarium {
             miss_penalty: pool.miss_penalty.as_f64(),
             spend: SPEND,
             performance: scenario.groups.iter().map(GroupModel::performance).collect(),
-            curves: Curves::new(curve::Effort::QUICK, CURVES),
+            memo: Memo::new(curve::Effort::QUICK, CURVES),
             mix: LengthMix::assumed().within_context(scenario.context_tokens),
             mix_at_ms: None,
             past: Past::default(),
@@ -97,6 +98,7 @@ impl Pomarium {
             envelope: None,
             planned_ms: i64::MIN,
             leaving: Vec::new(),
+            wanted: Default::default(),
             ablation,
             reason: String::new(),
             plan_ms: Vec::new(),
@@ -146,8 +148,7 @@ impl Pomarium {
         let missed: Vec<f64> = (0..totals.missed.len())
             .map(|objective| (totals.missed[objective] - since.missed.get(objective).unwrap_or(&0)) as f64)
             .collect();
-        let seconds = until.since(at(since.at_ms)).as_secs_f64();
-        let rate = Rate::per_second((totals.requests - since.requests) as f64 / seconds);
+        let rate = self.past.history.lately(until).unwrap_or(Rate::ZERO);
         let serving: Vec<f64> = self.served.iter().map(|sum| sum / self.ticks).collect();
         let pool = self.envelope.as_ref().and_then(|envelope| envelope.pools.first());
         let predicted = pool.and_then(|pool| pool.expected_burn(rate, &serving));
@@ -221,11 +222,29 @@ impl Pomarium {
             }],
         };
         let started = Instant::now();
-        let envelope = plan(&situation, &mut self.curves, Effort::REPLAN);
+        let envelope = plan(&situation, &mut self.memo, Effort::REPLAN);
         self.plan_ms.push(started.elapsed().as_secs_f64() * 1_000.0);
         self.gaps.push(envelope.gap());
         if let Some(pool) = envelope.pools.first() {
-            self.past.prices.clone_from(&pool.prices);
+            if std::env::var("DBG").is_ok() && view.now_ms.rem_euclid(3_600_000) < 300_000 {
+                let w = pool.windows.first().unwrap();
+                let w2 = pool.windows.get(1);
+                eprintln!(
+                    "DBG d{} {:02}:{:02} price {:.6} corr {:.2} exp {:.0} budget {:.0} next {:?} price2 {:?} cost {:.0} bound {:.0}",
+                    view.now_ms.div_euclid(86_400_000),
+                    view.now_ms.rem_euclid(86_400_000) / 3_600_000,
+                    view.now_ms.rem_euclid(3_600_000) / 60_000,
+                    pool.prices.values().next().unwrap(),
+                    self.past.ledger.correction(),
+                    w.1.expected,
+                    w.1.budget,
+                    w2.map(|w| (w.1.expected.round(), w.1.budget.round())),
+                    pool.prices.values().nth(1),
+                    envelope.cost,
+                    envelope.bound
+                );
+            }
+            self.past.planned(at(view.now_ms), &self.objectives, &pool.prices);
         }
         let now = at(view.now_ms);
         self.leaving = machines
@@ -238,7 +257,18 @@ impl Pomarium {
         let mut commands = Vec::new();
         for (group, supply) in envelope.supplies.iter().enumerate() {
             let free = view.free(group);
-            let buy = usize::try_from(supply.buy).unwrap_or(0).min(free);
+            let mut buy = usize::try_from(supply.buy).unwrap_or(0).min(free);
+            let k: usize = std::env::var("K").ok().and_then(|k| k.parse().ok()).unwrap_or(0);
+            if k > 0 && view.groups[group].minimum_lease_ms > 36_000_000 {
+                let held = machines[group].len();
+                self.wanted.push_back((view.now_ms, held + buy));
+                let since = view.now_ms - k as i64 * 60_000;
+                while self.wanted.front().is_some_and(|(at, _)| *at < since) {
+                    self.wanted.pop_front();
+                }
+                let least = self.wanted.iter().map(|(_, n)| *n).min().unwrap_or(0);
+                buy = buy.min(least.saturating_sub(held));
+            }
             commands.extend((0..buy).map(|_| Command::Lease { group }));
         }
         self.reason = describe(view, &envelope, self.leaving.len());

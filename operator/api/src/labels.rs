@@ -30,3 +30,5 @@ pub const PAUSED: &str = "pomarium.dev/paused";
 pub const DRAINING_TAINT: &str = "pomarium.dev/draining";
 /// Finalizer on pools, groups and sites.
 pub const FINALIZER: &str = "pomarium.dev/cleanup";
+/// Label on the operator's own `ConfigMap`s: `pool` where a pool's past is kept, `plan` where the last strategic plan is.
+pub const HISTORY: &str = "pomarium.dev/history";

@@ -18,6 +18,7 @@ mod site;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 
 use kube::ResourceExt;
 use pomarium_kernel::names::{ReplicaId, SiteName};
@@ -58,7 +59,7 @@ pub struct PoolSeen {
     /// All Pods of the pool at all sites.
     pub running: BTreeMap<ReplicaId, Replica>,
     /// What it has lived through.
-    pub past: Past,
+    pub past: Arc<Past>,
 }
 
 /// The problem that `path` holds `found`, which is not `allowed`.

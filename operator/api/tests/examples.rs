@@ -6,6 +6,7 @@ mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::Arc;
 
 use pomarium_api::group::ServerGroup;
 use pomarium_api::plan::ServerPlan;
@@ -14,7 +15,6 @@ use pomarium_api::site::ServerSite;
 use pomarium_api::validate::{self, GroupSeen, PoolSeen};
 use pomarium_kernel::reason::{Problem, Reason};
 use pomarium_kernel::snapshot::{Contact, Demand, Inventory};
-use pomarium_kernel::strategy::past::Past;
 use pomarium_kernel::time::Timestamp;
 use serde_json::Value;
 
@@ -95,7 +95,7 @@ fn check(examples: &Examples) {
             },
             measured: Vec::new(),
             running: BTreeMap::new(),
-            past: Past::default(),
+            past: Arc::default(),
         };
         validate::pool(pool, seen).unwrap();
     }

@@ -93,8 +93,11 @@ pub(crate) struct Flags {
     /// Write a report to look at here: one self-contained HTML file.
     #[arg(long, value_name = "OUT.html")]
     html: Option<PathBuf>,
-    /// Plan an exported snapshot again, and print the plan as JSON: the same bytes each time.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["manifests", "trace", "schedule", "json", "html"])]
+    /// Plan an exported decision again, and say whether it is the one that was made live; `--json` writes both plans, the same bytes each time.
+    ///
+    /// The leader of the running operator exports its next one to callers on its own machine: `kubectl -n pomarium-system port-forward
+    /// deploy/pomarium 8080 & curl -s localhost:8080/debug/snapshot > decision.json`.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["manifests", "trace", "schedule", "html"])]
     snapshot: Option<PathBuf>,
 }
 
@@ -154,11 +157,27 @@ fn above_zero(text: &str) -> Result<f64, String> {
         .ok_or_else(|| format!("it must be a number above 0 and at most {MOST_HOURS}"))
 }
 
+/// Plans an exported decision again. An error if it is another one.
+fn replan(file: &Path, json: Option<&Path>) -> anyhow::Result<()> {
+    let again = snapshot::plan(file)?;
+    match json {
+        Some(path) if path == Path::new("-") => print(&again.json),
+        Some(path) => {
+            write(create(path)?, path, &again.json)?;
+            print(&again.text);
+        }
+        None => print(&again.text),
+    }
+    if again.identical == Some(false) {
+        bail!("the plan is not the one that was made live");
+    }
+    Ok(())
+}
+
 /// Runs the replay.
 pub(crate) fn run(flags: &Flags) -> anyhow::Result<()> {
     if let Some(file) = &flags.snapshot {
-        print(&snapshot::plan(file)?);
-        return Ok(());
+        return replan(file, flags.json.as_deref());
     }
     let Some(file) = &flags.trace else {
         bail!("--trace is missing");

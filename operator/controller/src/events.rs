@@ -9,8 +9,9 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Resource;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use pomarium_kernel::names::PoolId;
 use pomarium_kernel::plan::{Action, Decision, Plan};
-use pomarium_kernel::reason::Reason;
+use pomarium_kernel::reason::{Problem, Reason};
 
 use crate::member::Hub;
 use crate::world::World;
@@ -55,14 +56,21 @@ impl Events {
     }
 
     fn news(&mut self, plan: &Plan, world: &World) -> Vec<(Event, ObjectReference)> {
-        let news = plan
+        let mut news: Vec<_> = plan
             .decisions
             .iter()
             .filter(|decision| !self.standing.contains(&key(decision)))
             .filter_map(|decision| Some((event(decision), subject(&decision.action, world)?)))
             .take(MOST)
             .collect();
+        for (id, problem) in &world.unreadable {
+            let reference = world.pools.get(id).map(|object| object.object_ref(&()));
+            if let Some(reference) = reference.filter(|_| !self.standing.contains(&lost_key(id))) {
+                news.push((lost(problem), reference));
+            }
+        }
         self.standing = plan.decisions.iter().map(key).collect();
+        self.standing.extend(world.unreadable.keys().map(lost_key));
         news
     }
 }
@@ -73,12 +81,31 @@ fn key(decision: &Decision) -> String {
     format!("{name} {target} {}", decision.reason)
 }
 
+/// The same for a past of which something cannot be read.
+fn lost_key(pool: &PoolId) -> String {
+    format!("Remember {pool} {}", Reason::HistoryUnreadable)
+}
+
+fn lost(problem: &Problem) -> Event {
+    Event {
+        type_: EventType::Warning,
+        reason: problem.reason.as_str().to_owned(),
+        note: Some(note(problem.message.clone())),
+        action: "Remember".to_owned(),
+        secondary: None,
+    }
+}
+
+fn note(mut text: String) -> String {
+    while text.len() > LONGEST_NOTE {
+        text.pop();
+    }
+    text
+}
+
 fn event(decision: &Decision) -> Event {
     let (name, target) = name(&decision.action);
-    let mut note = format!("{target}: {}", decision.message);
-    while note.len() > LONGEST_NOTE {
-        note.pop();
-    }
+    let note = note(format!("{target}: {}", decision.message));
     let alarming = matches!(
         decision.reason,
         Reason::ReplicaLost
@@ -153,11 +180,10 @@ fn subject(action: &Action, world: &World) -> Option<ObjectReference> {
 #[cfg(test)]
 mod tests {
     use pomarium_kernel::names::{GroupName, ServerName};
-
     use pomarium_kernel::plan::Verdict;
 
     use super::*;
-    use crate::fixture::{empty_client, hub, world};
+    use crate::fixture::{chat, empty_client, hub, world};
 
     fn decision(server: &str, message: &str) -> Decision {
         Decision {
@@ -201,5 +227,13 @@ mod tests {
         );
         assert_eq!(published(&[]), 0);
         assert_eq!(published(&[decision("hosted-0", "again")]), 1, "made anew");
+
+        let problem = Problem::new(Reason::HistoryUnreadable, "history: damaged");
+        let forgetful = World {
+            unreadable: [(chat(), problem)].into(),
+            ..world
+        };
+        let mut told = || events.news(&plan(&[]), &forgetful).len();
+        assert_eq!((told(), told()), (1, 0), "what cannot be read is said once, too");
     }
 }

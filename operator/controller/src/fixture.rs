@@ -189,6 +189,7 @@ fn quiet(uids: &[String]) -> Measurement {
             samples: 100,
             at: NOW,
         }],
+        counted: None,
         loads: uids.iter().map(|uid| (uid.clone(), idle)).collect(),
         silent: BTreeMap::new(),
     }

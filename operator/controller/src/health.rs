@@ -1,4 +1,7 @@
-//! Probes: `/healthz`, `/readyz` and, on their own address, `/metrics`.
+//! Probes: `/healthz`, `/readyz` and, on their own address, `/metrics` and `/debug/snapshot`.
+//!
+//! What `/debug` tells goes beyond figures: it is for people who may forward a port, and answers callers from this very machine only, as
+//! `kubectl port-forward` is one.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -6,16 +9,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{ConnectInfo, State};
 use axum::http::{StatusCode, header};
-use axum::response::IntoResponse;
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio::time::Instant;
 
+use crate::export::Exporter;
 use crate::telemetry::Telemetry;
 
 /// A loop that has not begun a turn for this long is stuck, and a restart helps.
 const STUCK: Duration = Duration::from_secs(300);
+
+/// A plan is made at most once a minute, and may take a while.
+const DECISION: Duration = Duration::from_secs(120);
 
 /// What must be true before this replica counts as ready, in the order in which it becomes true.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,16 +116,35 @@ pub async fn serve_probes(address: SocketAddr, health: Health) -> std::io::Resul
     axum::serve(tokio::net::TcpListener::bind(address).await?, router).await
 }
 
-/// Serves the metrics on `address` until the process ends.
-pub async fn serve_metrics(address: SocketAddr, telemetry: Telemetry) -> std::io::Result<()> {
+/// Serves the metrics, and decisions to be planned again, on `address` until the process ends.
+pub async fn serve_metrics(address: SocketAddr, telemetry: Telemetry, exporter: Exporter) -> std::io::Result<()> {
     let metrics = |State(telemetry): State<Telemetry>| async move {
         match telemetry.text() {
             Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
             Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
         }
     };
-    let router = Router::new().route("/metrics", get(metrics)).with_state(telemetry);
+    let debug = Router::new()
+        .route("/debug/snapshot", get(snapshot))
+        .with_state(exporter);
+    let router = Router::new()
+        .route("/metrics", get(metrics))
+        .with_state(telemetry)
+        .merge(debug)
+        .into_make_service_with_connect_info::<SocketAddr>();
     axum::serve(tokio::net::TcpListener::bind(address).await?, router).await
+}
+
+/// The next strategic plan and the pass that follows it, with what they were made from.
+async fn snapshot(ConnectInfo(caller): ConnectInfo<SocketAddr>, State(exporter): State<Exporter>) -> Response {
+    if !caller.ip().to_canonical().is_loopback() {
+        return (StatusCode::FORBIDDEN, "only for callers on this machine\n").into_response();
+    }
+    match tokio::time::timeout(DECISION, exporter.next()).await {
+        Ok(Some(text)) => ([(header::CONTENT_TYPE, "application/json")], text).into_response(),
+        Ok(None) => (StatusCode::SERVICE_UNAVAILABLE, "this replica does not lead\n").into_response(),
+        Err(_) => (StatusCode::GATEWAY_TIMEOUT, "nothing was planned in time\n").into_response(),
+    }
 }
 
 #[cfg(test)]

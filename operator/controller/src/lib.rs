@@ -28,8 +28,11 @@
 //! | [`status`], [`events`] | says what was done, and why |
 //! | [`provider`] | who brings servers up and takes them down |
 //! | [`measure`] | arrivals, latencies and loads, from gateways, engines or Prometheus |
+//! | `history` | what outlives this process: each pool's past, and the last strategic plan |
+//! | [`strategist`] | plans ahead beside the loop |
 //! | [`route`] | weights in HTTPRoutes |
 //! | [`leader`] | one leader at a time |
+//! | [`export`] | a decision with everything that it was made from |
 //! | [`telemetry`], [`health`] | metrics and probes |
 
 pub mod apply;
@@ -38,10 +41,12 @@ pub mod client;
 pub mod clock;
 pub mod effect;
 pub mod events;
+pub mod export;
 pub(crate) mod fetch;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub mod health;
+pub(crate) mod history;
 pub mod kubeconfig;
 pub mod latest;
 pub mod leader;
@@ -54,5 +59,6 @@ pub mod route;
 pub mod run;
 pub mod status;
 pub mod store;
+pub mod strategist;
 pub mod telemetry;
 pub mod world;

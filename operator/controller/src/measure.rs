@@ -262,6 +262,7 @@ impl Meter {
             let measurement = Measurement {
                 demand: ledger.demand(pool, now, stale),
                 measured: measured.collect(),
+                counted: ledger.counted(&target.objectives),
                 loads: loads.collect(),
                 silent: silent.collect(),
             };
@@ -352,7 +353,8 @@ impl Meter {
         self.clock.real_duration(span).max(SHORTEST)
     }
 
-    fn stale(&self) -> Span {
+    /// Measurements that are further apart have a gap between them.
+    pub(crate) fn stale(&self) -> Span {
         STALE.max(self.clock.virtual_span(self.bounds().time * TRIES))
     }
 

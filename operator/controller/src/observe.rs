@@ -17,7 +17,6 @@ use pomarium_api::validate::{self, GroupSeen, PoolSeen};
 use pomarium_kernel::names::{PoolId, SiteName};
 use pomarium_kernel::reason::{Problem, Reason};
 use pomarium_kernel::snapshot::{Demand, Measured, Snapshot};
-use pomarium_kernel::strategy::past::Past;
 use pomarium_kernel::time::Timestamp;
 
 use crate::world::{Invalid, World};
@@ -39,7 +38,10 @@ pub fn observe(world: &World, now: Timestamp) -> Observed {
     // What cannot be decoded any more is seen as it last was.
     invalid.groups.extend(world.invalid.groups.clone());
     invalid.sites.extend(world.invalid.sites.clone());
-    let mut snapshot = Snapshot::default();
+    let mut snapshot = Snapshot {
+        ahead: world.ahead.clone(),
+        ..Snapshot::default()
+    };
     for (name, seen) in &world.sites {
         let mut site = validate::site_as_known(&seen.object, seen.contact.clone());
         site.problem = invalid.sites.get(name).cloned().or(site.problem);
@@ -90,7 +92,7 @@ pub fn observe(world: &World, now: Timestamp) -> Observed {
             demand,
             measured,
             running: replicas.remove(id).unwrap_or_default(),
-            past: Past::default(),
+            past: world.pasts.get(id).cloned().unwrap_or_default(),
         };
         match validate::pool(object, seen) {
             Ok(pool) => drop(snapshot.pools.insert(id.clone(), pool)),

@@ -17,6 +17,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use kube::ResourceExt;
 use pomarium_kernel::plan::Plan;
 use pomarium_kernel::planning;
 use pomarium_kernel::reason::{Problem, Reason};
@@ -27,13 +28,16 @@ use tracing::{debug, error, info};
 
 use crate::client::Gate;
 use crate::clock::Clock;
+use crate::export::Exporter;
 use crate::health::{Check, Health};
+use crate::history::{Existing, Histories};
 use crate::latest::Trigger;
 use crate::measure::Meter;
 use crate::member::Members;
 use crate::observe::observe;
 use crate::provider::Inventories;
 use crate::store::{Groups, Pools, SecretVersions, Sites, Store};
+use crate::strategist::{Made, Strategist};
 use crate::telemetry::Telemetry;
 use crate::world::{Invalid, World};
 
@@ -161,6 +165,21 @@ impl Eyes {
             inventories: self.inventories.answers(),
             measurements: self.meter.answers(),
             invalid: self.hub.invalid(),
+            ..World::default()
+        }
+    }
+
+    /// All pools, those that cannot be decoded any more included.
+    fn pools(&self) -> Existing {
+        let known = self.hub.pools.known();
+        let uids: BTreeMap<_, _> = known
+            .iter()
+            .filter_map(|(id, pool)| Some((id.clone(), pool.uid()?)))
+            .collect();
+        let undecodable = self.hub.pools.undecodable();
+        Existing {
+            and_others: undecodable.keys().any(|id| !uids.contains_key(id)),
+            uids,
         }
     }
 
@@ -173,6 +192,11 @@ impl Eyes {
 pub(crate) struct Loop<E> {
     pub(crate) eyes: Eyes,
     pub(crate) execute: E,
+    pub(crate) histories: Histories,
+    pub(crate) strategist: Strategist,
+    pub(crate) exporter: Exporter,
+    /// A plan that somebody waits for, until the pass that follows it.
+    pub(crate) to_export: Option<Made>,
     pub(crate) clock: Clock,
     pub(crate) tick: Span,
     pub(crate) gate: Gate,
@@ -208,7 +232,12 @@ impl<E: Execute> Loop<E> {
     async fn turn(&mut self) -> Duration {
         let began = Instant::now();
         let now = self.clock.now();
+        let leads = self.gate.is_open();
+        self.telemetry.leading(leads);
         let mut world = self.eyes.look();
+        if leads {
+            self.recall(&mut world, now).await;
+        }
         let observed = observe(&world, now);
         world.invalid = observed.invalid;
         world.currency = observed.currency;
@@ -220,12 +249,12 @@ impl<E: Execute> Loop<E> {
         self.eyes.meter.look_at(&snapshot, &world);
         let tick = self.clock.real_duration(self.tick);
 
-        let leads = self.gate.is_open();
-        self.telemetry.leading(leads);
         if !leads {
+            self.exporter.refuse();
             self.health.set(Check::FirstPass, true);
             return tick.min(Duration::from_secs(1));
         }
+        self.remember(&snapshot, &world, now);
         let Some(plan) = self.plan(Arc::clone(&snapshot), now).await else {
             self.telemetry.pass("failed", began.elapsed());
             return tick;
@@ -238,6 +267,9 @@ impl<E: Execute> Loop<E> {
             snapshot,
             plan: Arc::new(plan),
         };
+        if let Some(made) = self.to_export.take() {
+            self.exporter.give(&pass, made);
+        }
         let tallies = self.execute.execute(pass).await;
         for tally in &tallies {
             self.telemetry.effect(tally.kind, tally.outcome);
@@ -248,6 +280,34 @@ impl<E: Execute> Loop<E> {
         match wake_at {
             Some(at) => tick.min(self.clock.real_duration_until(at).max(SHORTEST_WAKE)),
             None => tick,
+        }
+    }
+
+    /// What is known beside what is seen: pasts, and the last strategic plan.
+    async fn recall(&mut self, world: &mut World, now: Timestamp) {
+        if let Some(ahead) = self.histories.read(&self.eyes.pools(), now).await {
+            self.strategist.resume(ahead);
+        }
+        if let Some(made) = self.strategist.finished().await {
+            self.histories.planned(&made.ahead);
+            self.telemetry.ahead(&made);
+            self.to_export = self.exporter.is_wanted().then_some(made);
+        }
+        world.pasts = self.histories.pasts();
+        world.unreadable = self.histories.unreadable();
+        world.ahead = self.strategist.newest().cloned();
+    }
+
+    /// Learns from what was seen, plans ahead from it if it is time, and keeps both.
+    fn remember(&mut self, snapshot: &Arc<Snapshot>, world: &World, now: Timestamp) {
+        self.histories.learn(snapshot, world, self.eyes.meter.stale());
+        if self.histories.is_read() {
+            let asked = self.exporter.is_wanted() && self.to_export.is_none();
+            self.strategist.consider(snapshot, world, now, asked);
+        }
+        let newest = self.strategist.newest();
+        for written in self.histories.write(&self.eyes.pools(), newest, now) {
+            self.telemetry.effect("WriteHistory", written.outcome);
         }
     }
 

@@ -17,13 +17,16 @@ use tracing::{info, warn};
 use crate::apply::Hands;
 use crate::client::{self, Gate, RateLimit, error_chain};
 use crate::clock::Clock;
+use crate::export::Exporter;
 use crate::health::{self, Check, Health};
+use crate::history::Histories;
 use crate::latest::Trigger;
 use crate::leader::{Election, Settings};
 use crate::measure::{Meter, Sources};
 use crate::member::{Hub, Members, Surroundings};
 use crate::pass::{Executor, Eyes, HubCaches, Loop};
 use crate::provider::{Inventories, Providers};
+use crate::strategist::Strategist;
 use crate::telemetry::Telemetry;
 
 /// Kinds without which nothing can begin.
@@ -116,7 +119,10 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let (address, served) = (options.health_bind, health.clone());
     let probes = async move { (health::serve_probes(address, served).await, "probes", address) };
     let (address, served) = (options.metrics_bind, telemetry.clone());
-    let metrics = async move { (health::serve_metrics(address, served).await, "metrics", address) };
+    let trigger = Trigger::default();
+    let exporter = Exporter::new(trigger.clone());
+    let asked = exporter.clone();
+    let metrics = async move { (health::serve_metrics(address, served, asked).await, "metrics", address) };
 
     let settings = Settings {
         namespace: options.namespace.clone(),
@@ -134,10 +140,16 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let lease_client = client::writer(config.clone(), &RateLimit::new(50, 50), &Gate::open(), timeout)?;
     let election = Election::new(lease_client, settings, gate.clone());
 
+    let parts = Parts {
+        health: health.clone(),
+        telemetry: telemetry.clone(),
+        trigger,
+        exporter,
+    };
     let work = async {
         tokio::select! {
             () = lead(&election, &options, &health) => Err(Error::LeadershipLost),
-            result = control(&options, config, gate.clone(), timeout, &health, &telemetry) => result,
+            result = control(&options, config, gate.clone(), timeout, parts) => result,
         }
     };
     let result = tokio::select! {
@@ -174,15 +186,28 @@ async fn lead(election: &Election, options: &Options, health: &Health) {
     election.keep().await;
 }
 
+/// What the loop shares with those who ask from outside.
+struct Parts {
+    health: Health,
+    telemetry: Telemetry,
+    trigger: Trigger,
+    exporter: Exporter,
+}
+
 /// Observes, plans and acts.
 async fn control(
     options: &Options,
     config: Config,
     gate: Gate,
     write_timeout: Duration,
-    health: &Health,
-    telemetry: &Telemetry,
+    parts: Parts,
 ) -> Result<(), Error> {
+    let Parts {
+        health,
+        telemetry,
+        trigger,
+        exporter,
+    } = parts;
     let limit = RateLimit::new(HUB_RATE.0, HUB_RATE.1);
     let read = client::reader(config.clone(), &limit)?;
     let write = client::writer(config.clone(), &limit, &gate, write_timeout)?;
@@ -195,7 +220,6 @@ async fn control(
         namespace: options.namespace.clone(),
     };
 
-    let trigger = Trigger::default();
     let caches = HubCaches::new(&trigger);
     // Everything that runs beside the loop ends with it.
     let mut tasks = JoinSet::new();
@@ -234,12 +258,16 @@ async fn control(
             meter,
         },
         execute: Executor::new(hands, options.identity.clone()),
+        histories: Histories::new(hub.clone()),
+        strategist: Strategist::new(trigger.clone()),
+        exporter,
+        to_export: None,
         clock: options.clock,
         tick: options.tick,
         gate,
         trigger,
-        health: health.clone(),
-        telemetry: telemetry.clone(),
+        health,
+        telemetry,
     };
     tokio::select! {
         () = turns.run() => Err(Error::Ended("loop")),

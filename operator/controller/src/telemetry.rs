@@ -1,13 +1,19 @@
-//! Metrics, in a registry of their own. Names of objects never enter: pools and servers come and go, series stay.
+//! Metrics, in a registry of their own. Names of pools and servers never enter: they come and go, series stay. Groups are few.
 
 use std::time::Duration;
 
+use pomarium_kernel::forecast::{Forecast, Quantiles};
 use pomarium_kernel::plan::Plan;
 use pomarium_kernel::snapshot::Contact;
+use pomarium_kernel::strategy::Burnt;
+use pomarium_kernel::time::{Span, Timestamp};
+use pomarium_kernel::units::Fraction;
 use prometheus::{
-    Encoder, Gauge, Histogram, HistogramOpts, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
 };
 
+use crate::strategist::Made;
 use crate::world::World;
 
 /// The metrics of the controller. Clones share them.
@@ -27,8 +33,28 @@ pub struct Telemetry {
     replicas: IntGaugeVec,
     servers: IntGaugeVec,
     hourly_cost: Gauge,
+    ahead: Ahead,
     leading: IntGauge,
 }
+
+/// What strategic plans say.
+#[derive(Clone)]
+struct Ahead {
+    plans: IntCounterVec,
+    seconds: Histogram,
+    /// Money over the horizon: `cost` and `bound`.
+    money: GaugeVec,
+    gap: Gauge,
+    servers: IntGaugeVec,
+    forecast: GaugeVec,
+    error_budget: Gauge,
+}
+
+/// A budget that is overdrawn by more is simply overdrawn.
+const MOST_OVERDRAWN: f64 = 100.0;
+
+/// Groups beyond these are counted together: the number of series stays bounded.
+const MOST_GROUPS: usize = 250;
 
 impl Telemetry {
     /// Metrics that have counted nothing.
@@ -55,11 +81,43 @@ impl Telemetry {
             registry.register(Box::new(metric.clone()))?;
             Ok(metric)
         };
-        let hourly_cost = Gauge::new(
+        let figure = |name: &str, help: &str| -> Result<_, prometheus::Error> {
+            let metric = Gauge::new(name, help)?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok(metric)
+        };
+        let figures = |name: &str, help: &str, labels: &[&str]| -> Result<_, prometheus::Error> {
+            let metric = GaugeVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok(metric)
+        };
+        let hourly_cost = figure(
             "hourly_cost",
             "Cost per hour of everything that runs, in the hub's currency",
         )?;
-        registry.register(Box::new(hourly_cost.clone()))?;
+        let ahead = Ahead {
+            plans: counters("ahead_plans_total", "Strategic plans, by why they were made", &["due"])?,
+            seconds: seconds("ahead_plan_duration_seconds", "Real time of planning ahead")?,
+            money: figures(
+                "ahead_money",
+                "Expected cost of the next 36 hours and its lower bound, in the hub's currency",
+                &["figure"],
+            )?,
+            gap: figure(
+                "ahead_gap_ratio",
+                "What a better plan could save at most, as a share of the cost",
+            )?,
+            servers: gauges("ahead_servers", "Servers planned for now", &["group"])?,
+            forecast: figures(
+                "ahead_forecast_requests_per_second",
+                "Requests per second expected in the next hour, of all pools together",
+                &["quantile"],
+            )?,
+            error_budget: figure(
+                "ahead_error_budget_ratio",
+                "Share of what is left of its error budget that the pool with the least to spare is planned to spend",
+            )?,
+        };
         Ok(Self {
             passes: counters("passes_total", "Passes, by what became of them", &["outcome"])?,
             pass_seconds: seconds("pass_duration_seconds", "Real time of a whole pass")?,
@@ -82,6 +140,7 @@ impl Telemetry {
             replicas: gauges("replicas", "Replicas of all pools", &["state"])?,
             servers: gauges("servers", "Servers of all groups, by state", &["state"])?,
             hourly_cost,
+            ahead,
             leading: gauge("leading", "1 while this replica leads")?,
             registry,
         })
@@ -123,6 +182,40 @@ impl Telemetry {
         }
         let hourly = plan.sites.values().map(|site| site.hourly.as_f64()).sum();
         self.hourly_cost.set(hourly);
+    }
+
+    /// A strategic plan, and how long it took.
+    pub(crate) fn ahead(&self, made: &Made) {
+        let metrics = &self.ahead;
+        let Made { ahead, due, took, .. } = made;
+        metrics.plans.with_label_values(&[due.as_str()]).inc();
+        metrics.seconds.observe(took.as_secs_f64());
+        for (figure, value) in [("cost", ahead.cost), ("bound", ahead.bound)] {
+            metrics.money.with_label_values(&[figure]).set(value);
+        }
+        metrics.gap.set(ahead.gap());
+        metrics.servers.reset();
+        for (index, (name, group)) in ahead.groups.iter().enumerate() {
+            let label = if index < MOST_GROUPS { name.as_str() } else { "others" };
+            metrics
+                .servers
+                .with_label_values(&[label])
+                .add(i64::from(group.servers));
+        }
+        let hour = |forecast: &Forecast| forecast.over(made.now, made.now + Span::from_hours(1));
+        let forecasts = ahead.pools.values().filter_map(|pool| pool.forecast.as_ref());
+        let expected: Vec<Quantiles> = forecasts.filter_map(hour).collect();
+        for level in [0.05, 0.5, 0.95] {
+            let at = |quantiles: &Quantiles| quantiles.at(Fraction::new(level)).as_per_second();
+            let label = level.to_string();
+            let sum = expected.iter().map(at).sum();
+            metrics.forecast.with_label_values(&[label.as_str()]).set(sum);
+        }
+        let spent = ahead.pools.values().filter_map(|pool| pool.windows.first());
+        let share = |(_, burnt): &(Timestamp, Burnt)| burnt.expected / burnt.budget.max(f64::MIN_POSITIVE);
+        metrics
+            .error_budget
+            .set(spent.map(share).fold(0.0, f64::max).min(MOST_OVERDRAWN));
     }
 
     /// What is seen of the world.

@@ -12,6 +12,9 @@ use pomarium_api::site::ServerSite;
 use pomarium_kernel::names::{GroupName, PoolId, ServerName, SiteName};
 use pomarium_kernel::reason::Problem;
 use pomarium_kernel::snapshot::{Contact, Demand, Load, Measured};
+use pomarium_kernel::strategy::ahead::Ahead;
+use pomarium_kernel::strategy::learning::Counted;
+use pomarium_kernel::strategy::past::Past;
 use pomarium_kernel::time::Timestamp;
 
 /// All that has been seen, as of one moment.
@@ -33,6 +36,12 @@ pub struct World {
     pub inventories: BTreeMap<GroupName, Arc<ProviderAnswer>>,
     /// What was last measured of pools.
     pub measurements: BTreeMap<PoolId, Arc<Measurement>>,
+    /// What is remembered of pools.
+    pub pasts: BTreeMap<PoolId, Arc<Past>>,
+    /// Pools of whose past something could not be read.
+    pub unreadable: BTreeMap<PoolId, Problem>,
+    /// The last strategic plan.
+    pub ahead: Option<Arc<Ahead>>,
     /// Objects that cannot be used as they are, and why. They are not in the snapshot.
     pub invalid: Invalid,
 }
@@ -240,6 +249,8 @@ pub struct Measurement {
     pub demand: Demand,
     /// Objectives, in the order of `spec.objectives`.
     pub measured: Vec<Measured>,
+    /// Everything that was counted since this process began to measure; `None` if the source does not count.
+    pub counted: Option<Counted>,
     /// What engines say they are doing, by uid of the Pod. A Pod that is missing here is `Load::Unknown`.
     pub loads: BTreeMap<String, Load>,
     /// Since when engines that have answered before do not any more, by uid of the Pod.

@@ -68,7 +68,6 @@ impl Size {
                         budget: requests * 0.6,
                     }],
                     miss_value: 0.0,
-                    price_range: (0.0, f64::INFINITY),
                     survive: Survive::None,
                 }
             })

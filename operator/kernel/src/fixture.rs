@@ -5,6 +5,7 @@
 mod stage;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 pub use stage::Stage;
 
@@ -17,7 +18,6 @@ use crate::snapshot::{
     OnDeadline, Ownership, Placement, PlacementOrder, Pool, PoolMemory, Power, Pricing, ProviderTraits, ReplicaRange,
     Server, Site, SizeRange, Survive, Trust, Use,
 };
-use crate::strategy::past::Past;
 use crate::time::{Span, Timestamp};
 use crate::units::{Fraction, Money, Rate};
 
@@ -232,7 +232,7 @@ impl Pool {
             measured: vec![Measured::ModelOnly, Measured::ModelOnly],
             running: BTreeMap::new(),
             events: Vec::new(),
-            past: Past::default(),
+            past: Arc::default(),
             memory: PoolMemory::default(),
             paused: false,
             deleting: false,

@@ -48,12 +48,21 @@ mod world;
 
 use std::collections::BTreeMap;
 
-use self::crew::{Crew, Standing, voluntary};
+// What the strategic plan counts on is what this one counts on.
+pub(crate) use self::crew::recallable;
+pub(crate) use self::demand::{Need, need, planned_lengths};
+pub(crate) use self::options::Options;
+pub(crate) use self::policy::DRAIN_ESTIMATE;
+pub(crate) use self::stock::{may_grow, retained_until};
+pub(crate) use self::world::is_usable;
+
+use self::crew::voluntary;
+pub(crate) use self::crew::{Crew, Member, Standing};
 use self::draft::Draft;
 use self::pools::{Shared, rank};
 use self::servers::Claims;
 use self::stock::Stock;
-use self::world::World;
+pub(crate) use self::world::World;
 use crate::names::GroupName;
 use crate::plan::Plan;
 use crate::reason::Reason;

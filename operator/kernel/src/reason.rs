@@ -169,6 +169,8 @@ reasons! {
     ReplicasDraining,
     /// A first look is being taken.
     Starting,
+    /// What was remembered of the pool's demand cannot be read: that part of it is learnt anew.
+    HistoryUnreadable,
 
     // ---- cannot
     /// No group satisfies the pool's trust.

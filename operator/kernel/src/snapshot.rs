@@ -8,9 +8,11 @@ mod group;
 mod measurement;
 mod pool;
 mod replica;
+mod shared;
 mod site;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -38,7 +40,7 @@ pub struct Snapshot {
     pub groups: BTreeMap<GroupName, Group>,
     /// Models served under objectives.
     pub pools: BTreeMap<PoolId, Pool>,
-    /// The last strategic plan, if there is one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ahead: Option<Ahead>,
+    /// The last strategic plan, if there is one. Shared: it is long, and most passes only hand it on.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "shared::option")]
+    pub ahead: Option<Arc<Ahead>>,
 }

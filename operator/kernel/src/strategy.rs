@@ -13,10 +13,12 @@
 //! | the best course of one server, when serving in slot t is worth v(t): dynamic programming, exact | `course` |
 //! | servers take turns, each answering best to all others, under a price per miss | `sweep` |
 //! | prices per miss are moved until every window's budget holds; then what nobody needs is trimmed | `solve` |
+//! | which pool each server serves first, and what is spent on each | `assignment` |
+//! | how long a purchase has to be wanted before it is made | [`dwell`] |
 //! | how hours are cut into slots, and budgets into windows | [`horizon`] |
 //! | a lower bound by Lagrangian relaxation: prices for capacity decouple servers from slots | `bound` |
 //!
-//! [`envelope`] makes such a problem of what is known about servers, forecasts and error budgets ([`past`]).
+//! [`envelope`] makes such a problem of what is known about servers, forecasts and error budgets ([`past`], which grows by [`learning`]). [`due`] says when it is time to plan again.
 //!
 //! Work is limited by counts, never by time, so that a plan replays to the byte.
 //!
@@ -26,12 +28,17 @@
 //! which share of saturation is [`burn::BurnTable`]'s to say.
 
 pub mod ahead;
+mod assignment;
 mod bound;
 pub mod burn;
 pub mod bursts;
 mod course;
+pub mod due;
+pub mod dwell;
 pub mod envelope;
 pub mod horizon;
+pub mod learning;
+mod memo;
 pub mod past;
 mod solve;
 mod sweep;
@@ -130,8 +137,6 @@ pub struct Demand {
     pub windows: Vec<Window>,
     /// What one burnt request costs beyond the budget's own price, in money.
     pub miss_value: f64,
-    /// So much at least and at most is paid to keep a request from burning, whatever becomes of the budgets.
-    pub price_range: (f64, f64),
     /// What may be lost without breaking an objective.
     pub survive: Survive,
 }
@@ -151,12 +156,16 @@ pub struct Window {
 pub struct StrategicPlan {
     /// Per class, per unit, in the order of the problem: when it is paid for, and when it serves.
     pub courses: Vec<Vec<Vec<Leg>>>,
+    /// Per class, per unit: the pool that it serves first; `None` if it serves none.
+    pub serves: Vec<Vec<Option<usize>>>,
     /// Per pool, per window: what it is expected to burn, of what it may.
     pub windows: Vec<Vec<Burnt>>,
     /// Per pool, per window: the price of a burnt request that led here. The next plan begins with it.
     pub prices: Vec<Vec<f64>>,
     /// Expected cost within the horizon: leases that are not sunk, energy, switching, misses.
     pub cost: f64,
+    /// The part of it that is spent on each pool's servers.
+    pub pool_costs: Vec<f64>,
     /// No plan for this problem costs less.
     pub bound: f64,
 }

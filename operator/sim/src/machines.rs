@@ -36,7 +36,7 @@ pub struct GroupModel {
 
 impl GroupModel {
     /// What one machine does with the pool's model, as the kernel's capacity model takes it.
-    pub fn performance(&self) -> Performance {
+    pub(crate) fn performance(&self) -> Performance {
         Performance {
             times: self.times,
             load_time: Span::from_millis(self.load_ms),

@@ -3,13 +3,13 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use pomarium_kernel::reason::{Problem, Reason};
 use pomarium_kernel::snapshot::{
     Contact, Demand, Group, Inventory, LengthMix, Metric, OnDeadline, Ownership, Pool, PoolMemory, Site, Spent,
     Survive, Trust, Use,
 };
-use pomarium_kernel::strategy::past::Past;
 use pomarium_kernel::time::{Span, Timestamp};
 use pomarium_kernel::units::Money;
 
@@ -71,7 +71,7 @@ fn seen() -> PoolSeen {
         },
         measured: Vec::new(),
         running: BTreeMap::new(),
-        past: Past::default(),
+        past: Arc::default(),
     }
 }
 

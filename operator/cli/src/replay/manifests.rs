@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use pomarium_api::group::ServerGroup;
 use pomarium_api::pool::ServerPool;
@@ -16,7 +17,6 @@ use pomarium_api::validate::{self, Currency, GroupSeen, PoolSeen};
 use pomarium_kernel::names::{PoolId, SiteName};
 use pomarium_kernel::reason::{Problem, Reason};
 use pomarium_kernel::snapshot::{Contact, Demand, Inventory, Snapshot};
-use pomarium_kernel::strategy::past::Past;
 use pomarium_kernel::time::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -212,7 +212,7 @@ impl Documents {
                 },
                 measured: Vec::new(),
                 running: BTreeMap::new(),
-                past: Past::default(),
+                past: Arc::default(),
             };
             let pool =
                 validate::pool(pool, seen).map_err(|problem| refused(at, "ServerPool", &id.to_string(), &problem))?;

@@ -427,19 +427,41 @@ fn groups_that_may_not_serve_are_left_out_with_the_reason() {
 }
 
 #[test]
-fn a_snapshot_is_planned_again_to_the_byte() {
+fn a_snapshot_is_planned_again_to_the_byte_and_compared_with_what_was_decided() {
     let bench = Bench::new();
     let now = Timestamp::parse("2026-01-05T00:00:00Z").unwrap();
     let declared = manifests::read(&[scenario("hybrid-week")], now).unwrap();
-    let exported = serde_json::json!({"now": now, "snapshot": declared.snapshot});
-    let file = PathBuf::from(bench.write("snapshot.json", exported.to_string()));
-    let plan = snapshot::plan(&file).unwrap();
-    assert_eq!(plan, snapshot::plan(&file).unwrap());
-    assert!(serde_json::from_str::<Value>(&plan).unwrap().is_object());
+    let mut exported = serde_json::json!({"now": now, "snapshot": declared.snapshot});
+    let again = |exported: &Value| {
+        let file = PathBuf::from(bench.write("snapshot.json", exported.to_string()));
+        snapshot::plan(&file)
+    };
+    let alone = again(&exported).unwrap();
+    assert_eq!(alone.identical, None);
+    assert_eq!(alone.json, again(&exported).unwrap().json);
+    let decided: Value = serde_json::from_str(&alone.json).unwrap();
+    assert!(decided["plan"].is_object() && decided["ahead"].is_object());
 
-    let broken = exported.to_string().replacen("\"M2 Ultra\"", "7", 1);
-    let file = PathBuf::from(bench.write("snapshot.json", broken));
-    let message = crate::chain(&snapshot::plan(&file).unwrap_err());
+    exported["plan"] = decided["plan"].clone();
+    exported["strategic"] = serde_json::json!({"now": now, "snapshot": declared.snapshot, "ahead": decided["ahead"]});
+    let same = again(&exported).unwrap();
+    assert!(same.identical == Some(true) && same.json == alone.json, "{}", same.text);
+    assert!(
+        same.text.contains("identical to what was decided live"),
+        "{}",
+        same.text
+    );
+
+    exported["strategic"]["ahead"]["cost"] = serde_json::json!(12.5);
+    let other = again(&exported).unwrap();
+    assert_eq!(other.identical, Some(false));
+    assert!(other.text.contains("ahead.cost: 12.5 → "), "{}", other.text);
+
+    let broken: Value = serde_json::from_str(&exported.to_string().replacen("\"M2 Ultra\"", "7", 1)).unwrap();
+    let message = again(&broken)
+        .map(|_| ())
+        .map_err(|error| crate::chain(&error))
+        .unwrap_err();
     assert!(
         message.contains("snapshot.json: snapshot.groups") && message.contains("machine.chip"),
         "{message}"

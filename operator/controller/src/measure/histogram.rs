@@ -59,6 +59,11 @@ impl Histogram {
         self.buckets.values().sum()
     }
 
+    /// Their sum.
+    pub(crate) fn sum(&self) -> f64 {
+        self.sum
+    }
+
     /// Their mean, if there are any.
     pub(crate) fn mean(&self) -> Option<f64> {
         let count = self.count();

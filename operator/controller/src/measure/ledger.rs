@@ -6,9 +6,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use pomarium_kernel::forecast::Counts;
 use pomarium_kernel::names::PoolId;
 use pomarium_kernel::reason::{Problem, Reason};
 use pomarium_kernel::snapshot::{Arrivals, Demand, LengthMix, Measured, Metric, Objective};
+use pomarium_kernel::strategy::learning::{Answered, Counted};
 use pomarium_kernel::time::{Span, Timestamp};
 use pomarium_kernel::units::Rate;
 
@@ -52,6 +54,25 @@ impl Totals {
         Some(match earlier.distributions.get(&distribution) {
             Some(before) => now.since(before),
             None => now.clone(),
+        })
+    }
+}
+
+impl Totals {
+    /// Requests that were answered, and those that missed each objective; an objective that is not measured misses nothing.
+    fn answered(&self, objectives: &[Objective]) -> Option<Answered> {
+        let of = |objective: &Objective| self.distributions.get(&distribution(objective.metric));
+        let first = self.distributions.get(&Distribution::TimeToFirstToken);
+        let all = first.or_else(|| objectives.iter().find_map(of))?;
+        let missed = objectives.iter().map(|objective| {
+            let seen = of(objective)?;
+            let attained = seen.attained(objective.threshold.as_secs_f64())?;
+            Some(seen.count() * (1.0 - attained.get()))
+        });
+        Some(Answered {
+            objectives: objectives.to_vec(),
+            requests: all.count(),
+            missed: missed.map(Option::unwrap_or_default).collect(),
         })
     }
 }
@@ -191,10 +212,7 @@ impl Ledger {
         now: Timestamp,
         stale: Span,
     ) -> Measured {
-        let distribution = match objective.metric {
-            Metric::TimeToFirstToken => Distribution::TimeToFirstToken,
-            Metric::InterTokenLatency => Distribution::InterTokenLatency,
-        };
+        let distribution = distribution(objective.metric);
         if !names.has(distribution) {
             return Measured::ModelOnly;
         }
@@ -227,6 +245,25 @@ impl Ledger {
         })
     }
 
+    /// Everything counted since the ledger was opened, as of the newest complete round. `None` if the sources do not count requests.
+    pub(crate) fn counted(&self, objectives: &[Objective]) -> Option<Counted> {
+        let (at, totals) = self.samples.back()?;
+        let nothing = Totals::default();
+        let tokens = |counter, lengths| {
+            let counted = totals.counter(counter);
+            counted.or_else(|| Some(totals.distributions.get(&lengths)?.sum()))
+        };
+        Some(Counted {
+            at: *at,
+            arrived: Counts {
+                requests: whole(requests_between(&nothing, totals)?),
+                prompt_tokens: whole(tokens(Counter::PromptTokens, Distribution::PromptLength).unwrap_or_default()),
+                output_tokens: whole(tokens(Counter::OutputTokens, Distribution::OutputLength).unwrap_or_default()),
+            },
+            answered: totals.answered(objectives),
+        })
+    }
+
     fn fresh(&self, now: Timestamp, stale: Span) -> Option<&(Timestamp, Totals)> {
         self.samples.back().filter(|(at, _)| now.since(*at) <= stale)
     }
@@ -251,6 +288,22 @@ impl Ledger {
             Problem::new(Reason::MetricsUnavailable, format!("metrics of {pool}: {what}"))
         })
     }
+}
+
+fn distribution(metric: Metric) -> Distribution {
+    match metric {
+        Metric::TimeToFirstToken => Distribution::TimeToFirstToken,
+        Metric::InterTokenLatency => Distribution::InterTokenLatency,
+    }
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "`as` saturates; a count that is no number counts as none"
+)]
+fn whole(count: f64) -> u64 {
+    count as u64
 }
 
 /// Requests that arrived between two samples.
@@ -454,6 +507,38 @@ mod tests {
         assert_eq!(
             measured(&seen, super::super::engine::llama_cpp::NAMES),
             Measured::ModelOnly
+        );
+    }
+
+    #[test]
+    fn what_was_counted_only_ever_grows_and_says_what_missed() {
+        let objective = Objective {
+            metric: Metric::TimeToFirstToken,
+            percentile: Fraction::new(0.95),
+            threshold: Span::from_secs(1),
+            window: Span::from_hours(24),
+        };
+        let mut seen = ledger(&[(0, ttft(1_000.0, 5_000.0)), (15, ttft(1_090.0, 5_100.0))]);
+        let first = seen.counted(&[objective]).unwrap();
+        assert_eq!((first.at, first.arrived.requests), (at(15), 100));
+        let answered = first.answered.unwrap();
+        assert_eq!((answered.requests, answered.missed[0].round()), (100.0, 10.0));
+        // The source restarts: what it has counted since is added.
+        seen.absorb(String::new(), ttft(50.0, 60.0));
+        seen.incomplete(Problem::new(Reason::MetricsUnavailable, "another source is missing"));
+        assert_eq!(
+            seen.counted(&[objective]).unwrap().arrived.requests,
+            100,
+            "a part is not the whole"
+        );
+        seen.complete(at(30));
+        let second = seen.counted(&[objective]).unwrap();
+        let missed = second.answered.unwrap().missed[0];
+        assert_eq!((second.arrived.requests, missed.round()), (160, 20.0));
+        assert_eq!(
+            ledger(&[(0, Scrape::default())]).counted(&[objective]),
+            None,
+            "no such metric"
         );
     }
 

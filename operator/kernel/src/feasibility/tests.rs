@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use super::*;
 use crate::names::{Jurisdiction, Revision};
@@ -9,7 +10,6 @@ use crate::snapshot::{
     Maintenance, Mode, Model, Objective, OnDeadline, Ownership, Placement, PlacementOrder, PoolMemory, Power, Pricing,
     ProviderTraits, ReplicaRange, SizeRange, Survive, Trust,
 };
-use crate::strategy::past::Past;
 use crate::time::{Span, Timestamp};
 use crate::units::{Fraction, Money, Rate};
 
@@ -135,7 +135,7 @@ fn pool() -> Pool {
         measured: Vec::new(),
         running: BTreeMap::new(),
         events: Vec::new(),
-        past: Past::default(),
+        past: Arc::default(),
         memory: PoolMemory::default(),
         paused: false,
         deleting: false,

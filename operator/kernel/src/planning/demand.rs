@@ -1,6 +1,6 @@
 //! What arrives, as far as it can be believed.
 
-use super::policy::{MEASURE_MAX_AGE, MIN_SAMPLES};
+use super::policy::{LENGTHS_TOLERANCE, MEASURE_MAX_AGE, MIN_SAMPLES};
 use crate::feasibility::measured_lengths;
 use crate::reason::{Problem, Reason};
 use crate::snapshot::{Demand, LengthMix, Measured, Objective, Pool};
@@ -94,24 +94,20 @@ pub(crate) fn strain(pool: &Pool, now: Timestamp) -> Option<f64> {
 }
 
 /// Lengths to remember, so that a pool that is not measured for a while is planned for as before. A mix that is close to the
-/// remembered one changes nothing.
+/// remembered one changes nothing: a status comes to rest, and what was measured of servers for it stays valid.
 pub(crate) fn remembered_lengths(pool: &Pool, now: Timestamp) -> Option<LengthMix> {
     let old = pool.memory.lengths.as_ref();
     match measured_lengths(pool, now) {
-        Some(new) if old.is_none_or(|old| !resembles(old, new)) => Some(new.clone()),
-        _ => old.cloned(),
+        Some(new) => Some(new.settled(old, LENGTHS_TOLERANCE)),
+        None => old.cloned(),
     }
 }
 
-/// Means and the longest prompts differ by less than a quarter.
-fn resembles(old: &LengthMix, new: &LengthMix) -> bool {
-    let figures = |mix: &LengthMix| {
-        let (prompt, output) = mix.means();
-        let longest = mix.classes.iter().map(|class| class.0).max();
-        [prompt, output, f64::from(longest.unwrap_or(0))]
-    };
-    let close = |(a, b): (f64, f64)| (a - b).abs() <= 0.25 * a.max(b);
-    figures(old).into_iter().zip(figures(new)).all(close)
+/// Lengths to plan ahead with: those that will be remembered, or those of recorded conversations.
+pub(crate) fn planned_lengths(pool: &Pool, now: Timestamp) -> LengthMix {
+    let known = remembered_lengths(pool, now).filter(|mix| !mix.classes.is_empty());
+    let mix = known.as_ref().unwrap_or(LengthMix::assumed());
+    mix.within_context(pool.model.context_tokens)
 }
 
 /// Every objective is measured, recent, and holds: whatever serves, serves well.

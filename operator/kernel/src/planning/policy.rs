@@ -39,6 +39,9 @@ pub(crate) const REACT_MOST: u32 = 2;
 /// that demand is measured over, and little beside a lead time and a lease.
 pub(crate) const PURCHASE_DWELL: Span = Span::from_secs(90);
 
+/// Lengths whose means and root mean squares differ by less from the remembered ones are the same: capacity differs by as much at most.
+pub(crate) const LENGTHS_TOLERANCE: f64 = 0.1;
+
 /// Fewer requests than this say nothing about a percentile.
 pub(crate) const MIN_SAMPLES: u64 = 20;
 

@@ -108,7 +108,7 @@ fn shelf(world: &World, name: &GroupName, group: &Group) -> Shelf {
 }
 
 /// How many more servers may be asked for now, or why none, and until when.
-fn may_grow(world: &World, name: &GroupName, group: &Group) -> Result<u32, (Problem, Option<Timestamp>)> {
+pub(crate) fn may_grow(world: &World, name: &GroupName, group: &Group) -> Result<u32, (Problem, Option<Timestamp>)> {
     let refuse = |reason, message: String, until| Err((Problem::new(reason, message), until));
     let servers = group.inventory.servers();
     let existing = servers

@@ -1,6 +1,7 @@
 //! Models served under objectives, and where they may run.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -59,9 +60,9 @@ pub struct Pool {
     /// Events that are known to change its demand.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub events: Vec<Event>,
-    /// What it has lived through, as far as forecasts and error budgets need it.
-    #[serde(default)]
-    pub past: Past,
+    /// What it has lived through, as far as forecasts and error budgets need it. Shared: it is long, and most passes only hand it on.
+    #[serde(default, with = "super::shared")]
+    pub past: Arc<Past>,
     /// Pomarium only watches.
     pub paused: bool,
     /// The object is being deleted: drain everything.

@@ -1,19 +1,29 @@
 //! The strategic plan by names: what the tactical pass, the controller and people read.
 //!
-//! [`look_ahead`] makes it of a snapshot every few minutes. It is part of the next snapshots until it is replaced, so that a decision can be
-//! planned again from its snapshot alone.
+//! [`look_ahead`] makes it of a snapshot whenever one is [due](super::due). It is part of the next snapshots until it is replaced, so that a decision
+//! can be planned again from its snapshot alone.
+//!
+//! What it counts on is what the tactical pass counts on: servers that can be seen and used, or are expected to be of use again soon; groups
+//! that may be asked; pools whose demand is known. See `scene`.
 
-use std::collections::BTreeMap;
+mod scene;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use self::scene::Scene;
 use super::burn::BurnTable;
+use super::dwell::Considered;
 use super::envelope::Memo;
-use super::{Burnt, Effort};
+use super::{Burnt, Effort, envelope};
 use crate::forecast::Forecast;
 use crate::names::{GroupName, PoolId, ServerName};
 use crate::snapshot::Snapshot;
 use crate::time::{Span, Timestamp};
+use crate::units::Rate;
 
 /// A strategic plan is made so often, and earlier when demand leaves the forecast's band.
 pub const REPLAN: Span = Span::from_minutes(5);
@@ -47,6 +57,12 @@ pub struct GroupAhead {
     pub later: Vec<(Timestamp, u32)>,
     /// Servers that are there or coming and are not wanted beyond the horizon: until when each is.
     pub until: BTreeMap<ServerName, Timestamp>,
+    /// Servers that it counted as there or coming. What is there besides was asked for since.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub known: BTreeSet<ServerName>,
+    /// What this plan and the last ones want of it.
+    #[serde(default)]
+    pub considered: Considered,
 }
 
 /// One pool's part.
@@ -84,11 +100,22 @@ impl Ahead {
     }
 }
 
+impl PoolAhead {
+    /// Rates that are expected in the first slot: the lower end of the band, the median and the upper end.
+    pub fn expected(&self) -> Option<[Rate; 3]> {
+        let first = self.forecast.as_ref()?.slots.first()?.requests.0;
+        Some([first[0], first[2], first[5]])
+    }
+}
+
 /// Plans ahead for all pools of `snapshot` whose demand is known. Pure: the same snapshot gives the same plan, whatever `memo` remembers.
 pub fn look_ahead(snapshot: &Snapshot, now: Timestamp, memo: &mut Memo, effort: Effort) -> Ahead {
-    let _ = (snapshot, memo, effort);
-    Ahead {
-        made_at: now,
-        ..Ahead::default()
+    let scene = Scene::of(snapshot, now);
+    match scene.situation() {
+        Some(situation) => scene.named(&envelope::plan(&situation, memo, effort)),
+        None => Ahead {
+            made_at: now,
+            ..Ahead::default()
+        },
     }
 }

@@ -57,7 +57,9 @@ pub struct Sample {
     /// By how much a count deviates from the mean around it, as a share of rate^exponent; `None` is a gap.
     deviations: Vec<Option<f64>>,
     /// Deviations grow as this power of the rate.
-    pub exponent: f64,
+    exponent: f64,
+    /// One time in ten the mean of five minutes deviates by more than this, as a share of rate^exponent.
+    high: f64,
 }
 
 impl Bursts {
@@ -118,14 +120,13 @@ impl Bursts {
         counts.map(|count| count.map(f64::from))
     }
 
-    /// Which sample these counts give: equal keys, equal samples.
-    pub(super) fn key(&self) -> (i64, Vec<Option<u32>>) {
-        let closed = self.closed().count();
-        (self.first, self.counts.iter().take(closed).copied().collect())
+    /// Whether these counts give the same sample as others.
+    pub(super) fn alike(&self, other: &Self) -> bool {
+        self.first == other.first && self.closed().eq(other.closed())
     }
 
     /// The sample of bursts; `None` while too little is known.
-    pub fn sample(&self) -> Option<Sample> {
+    pub(super) fn sample(&self) -> Option<Sample> {
         let counts: Vec<Option<f64>> = self.closed().collect();
         if counts.iter().flatten().count() < LEAST {
             return None;
@@ -147,11 +148,28 @@ impl Bursts {
             .collect();
         let exponent = exponent(&points);
         let deviation = |(relative, rate): (f64, f64)| (relative - 1.0) * libm::pow(rate, 1.0 - exponent);
+        let deviations: Vec<Option<f64>> = points.into_iter().map(|point| point.map(deviation)).collect();
         Some(Sample {
-            deviations: points.into_iter().map(|point| point.map(deviation)).collect(),
+            high: high(&deviations),
+            deviations,
             exponent,
         })
     }
+}
+
+/// The mean of five minutes that is exceeded one time in ten.
+fn high(deviations: &[Option<f64>]) -> f64 {
+    let mut means: Vec<f64> = deviations
+        .chunks_exact(FIVE_MINUTES)
+        .filter_map(|chunk| chunk.iter().copied().sum::<Option<f64>>())
+        .map(|sum| sum / FIVE_MINUTES as f64)
+        .collect();
+    if means.is_empty() {
+        return 0.0;
+    }
+    let rank = (means.len() * 9 / 10).min(means.len() - 1);
+    let (_, high, _) = means.select_nth_unstable_by(rank, f64::total_cmp);
+    *high
 }
 
 /// How deviations grow with the rate: from the halves of the counts with lower and higher rates around them.
@@ -180,23 +198,11 @@ impl Sample {
     ///
     /// So much of what a forecast of five minutes leaves open is bursts, which burn tables contain already.
     pub(super) fn excess(&self, rate: f64) -> f64 {
-        let scale = libm::pow(rate.max(f64::MIN_POSITIVE), self.exponent - 1.0);
-        let mut means: Vec<f64> = self
-            .deviations
-            .chunks_exact(FIVE_MINUTES)
-            .filter_map(|chunk| chunk.iter().copied().sum::<Option<f64>>())
-            .map(|sum| sum * scale / FIVE_MINUTES as f64)
-            .collect();
-        if means.is_empty() {
-            return 0.0;
-        }
-        let rank = (means.len() * 9 / 10).min(means.len() - 1);
-        let (_, excess, _) = means.select_nth_unstable_by(rank, f64::total_cmp);
-        excess.max(0.0)
+        (self.high * libm::pow(rate.max(f64::MIN_POSITIVE), self.exponent - 1.0)).max(0.0)
     }
 
     /// What `steady` burns when demand comes in these bursts.
-    pub fn burn(&self, steady: &SteadyBurn) -> Option<BurnTable> {
+    pub(super) fn burn(&self, steady: &SteadyBurn) -> Option<BurnTable> {
         let anchors = steady.anchors.iter().map(|(capacity, objectives)| {
             let burn = LOADS.map(|load| {
                 if load > 0.0 {
@@ -310,3 +316,6 @@ impl TryFrom<Packed> for Bursts {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

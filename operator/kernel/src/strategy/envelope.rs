@@ -3,18 +3,20 @@
 //! Builds a [`Problem`] from forecasts, capacity curves, leases and error budgets, solves it, and says it in terms of servers: how
 //! many to ask for now, and until when each is wanted.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 use super::burn::{BurnTable, LOADS, Missed, SteadyBurn};
-use super::bursts::Bursts;
+use super::bursts::Sample;
+use super::dwell::{self, Considered};
 use super::horizon::Horizon;
+pub use super::memo::Memo;
 use super::past::{Past, per_miss, window};
 use super::solve::{Effort, solve};
-use super::{Burnt, Class, Demand, Problem, Unit, Window};
+use super::{Burnt, Class, Demand, Leg, Problem, Unit, Window};
 use crate::capacity::Servers;
-use crate::capacity::curve::{self, Curves, Traffic};
+use crate::capacity::curve::{Curves, Traffic};
 use crate::forecast::{COARSE, Event, FINE, Forecast, History, LEVELS, Slot, SlotForecast, forecast};
 use crate::performance::Performance;
 use crate::snapshot::{Discipline, LengthMix, Metric, Objective, Survive};
@@ -45,9 +47,6 @@ const RECOURSE: Span = Span::from_minutes(45);
 
 /// Of the variance of a forecast at least so much is not bursts.
 const LEAST_OPEN: f64 = 0.05;
-
-/// Demand above what was forecast is a burst, until the forecast itself has followed it: so long after it is seen, it has faded.
-const SURPRISE_FADES: Span = Span::from_minutes(20);
 
 /// Everything the strategic plan knows.
 #[derive(Clone, Debug)]
@@ -81,6 +80,8 @@ pub struct Supply {
     pub recycle: Span,
     /// What starting a server costs besides its price.
     pub switch_cost: f64,
+    /// What the last plans wanted of it.
+    pub considered: Considered,
     /// Servers that are there or coming.
     pub held: Vec<Held>,
     /// When each further server can be asked for: now, or when it is recycled or delivered.
@@ -156,6 +157,14 @@ pub struct SupplyPlan {
     pub buy: u32,
     /// Per server that is there or coming: until when it is wanted. `None` if beyond the horizon.
     pub until: Vec<Option<Timestamp>>,
+    /// Per server that is there or coming: the pool that it serves first. `None` if it is not wanted any more.
+    pub serves: Vec<Option<usize>>,
+    /// Per server to be asked for now: the pool that it serves first.
+    pub buyers: Vec<usize>,
+    /// When further servers are to be asked for, ascending.
+    pub later: Vec<Timestamp>,
+    /// What this plan and the last ones want: the next plan is to be told.
+    pub considered: Considered,
 }
 
 /// One pool's part.
@@ -171,6 +180,8 @@ pub struct PoolPlan {
     pub burn: Option<BurnTable>,
     /// Requests/s of one server of each group at saturation.
     pub capacity: Vec<Option<f64>>,
+    /// What its servers are expected to cost within the horizon, sunk leases left out.
+    pub cost: f64,
 }
 
 impl PoolPlan {
@@ -184,45 +195,6 @@ impl PoolPlan {
             .map(|(each, count)| each.unwrap_or(0.0) * count)
             .sum();
         Some(self.burn.as_ref()?.at(rate.as_per_second(), capacity))
-    }
-}
-
-/// What is dear to compute and was computed before. A memo only: plans do not depend on what it remembers.
-#[derive(Debug)]
-pub struct Memo {
-    /// Capacity curves.
-    pub curves: Curves,
-    burns: VecDeque<(BurnKey, Option<BurnTable>)>,
-    most: usize,
-}
-
-type BurnKey = ((i64, Vec<Option<u32>>), SteadyBurn);
-
-impl Memo {
-    /// Keeps at most `most` curves, and what bursts of as many pools burn.
-    pub fn new(effort: curve::Effort, most: usize) -> Self {
-        Self {
-            curves: Curves::new(effort, most),
-            burns: VecDeque::new(),
-            most: most.max(1),
-        }
-    }
-
-    /// What `steady` burns when demand comes in such bursts; without bursts as long as too little is known of them.
-    fn burn(&mut self, steady: &SteadyBurn, bursts: &Bursts) -> Option<BurnTable> {
-        let key = (bursts.key(), steady.clone());
-        if let Some((_, known)) = self.burns.iter().find(|(known, _)| *known == key) {
-            return known.clone();
-        }
-        let burn = match bursts.sample() {
-            Some(sample) => sample.burn(steady),
-            None => steady.without_bursts(),
-        };
-        if self.burns.len() >= self.most {
-            self.burns.pop_front();
-        }
-        self.burns.push_back((key, burn.clone()));
-        burn
     }
 }
 
@@ -263,28 +235,16 @@ pub fn plan(situation: &Situation, memo: &mut Memo, effort: Effort) -> Envelope 
         })
         .collect();
     let plan = solve(&problem, Some(&prices), effort);
-    let end = horizon.boundaries[horizon.slots()];
     let supplies = situation
         .supplies
         .iter()
-        .zip(&plan.courses)
-        .map(|(supply, courses)| {
-            let (held, free) = courses.split_at(supply.held.len());
-            let until = held.iter().map(|legs| {
-                let until = legs.first().map_or(situation.now, |leg| later(situation.now, leg.to_s));
-                (until < end).then_some(until)
-            });
-            let now = |legs: &&Vec<super::Leg>| legs.first().is_some_and(|leg| leg.from_s <= 0.0);
-            SupplyPlan {
-                buy: u32::try_from(free.iter().filter(now).count()).unwrap_or(u32::MAX),
-                until: until.collect(),
-            }
-        })
+        .zip(plan.courses.iter().zip(&plan.serves))
+        .map(|(supply, (courses, serves))| supply_plan(&horizon, supply, courses, serves))
         .collect();
     let pools = known
         .drain(..)
-        .zip(plan.windows.iter().zip(&plan.prices))
-        .map(|(known, (burnt, prices))| {
+        .zip(plan.windows.iter().zip(&plan.prices).zip(&plan.pool_costs))
+        .map(|(known, ((burnt, prices), cost))| {
             let starts = || horizon.windows.iter().map(|(start, _)| *start);
             PoolPlan {
                 windows: starts().zip(burnt.iter().copied()).collect(),
@@ -292,6 +252,7 @@ pub fn plan(situation: &Situation, memo: &mut Memo, effort: Effort) -> Envelope 
                 forecast: known.forecast,
                 burn: known.expected,
                 capacity: known.capacity,
+                cost: *cost,
             }
         })
         .collect();
@@ -301,6 +262,61 @@ pub fn plan(situation: &Situation, memo: &mut Memo, effort: Effort) -> Envelope 
         pools,
         cost: plan.cost,
         bound: plan.bound,
+    }
+}
+
+/// What the courses of one group come to: those of servers that are there or coming, then those of others.
+fn supply_plan(horizon: &Horizon, supply: &Supply, courses: &[Vec<Leg>], serves: &[Option<usize>]) -> SupplyPlan {
+    let held = &supply.held;
+    let (now, end) = (horizon.boundaries[0], horizon.boundaries[horizon.slots()]);
+    let until = courses.iter().zip(held).map(|(legs, held)| {
+        let until = legs.first().map_or(now, |leg| later(now, leg.to_s));
+        let slot = horizon
+            .boundaries
+            .partition_point(|start| *start < until)
+            .saturating_sub(1);
+        // Slots are coarse. One that is not wanted beyond its paid term is not wanted to the end of the slot.
+        let given = held.paid_until.max(held.serves_at) > horizon.boundaries[slot];
+        let until = if given {
+            until.min(held.paid_until).max(now)
+        } else {
+            until
+        };
+        (until < end).then_some(until)
+    });
+    let begins_now = |legs: &[Leg]| legs.first().is_some_and(|leg| leg.from_s <= 0.0);
+    let bought = courses
+        .iter()
+        .zip(serves)
+        .skip(held.len())
+        .filter(|(legs, _)| begins_now(legs));
+    let mut buyers: Vec<usize> = bought.map(|(_, pool)| pool.unwrap_or(0)).collect();
+    let wanted = dwell::wanted(courses);
+    let kept = courses
+        .iter()
+        .take(held.len())
+        .filter(|legs| legs.first().is_some_and(|leg| leg.to_s > 0.0));
+    let mut considered = supply.considered.clone();
+    let agreed = considered.consider(now, supply.minimum_lease, wanted);
+    buyers.truncate(
+        usize::try_from(agreed)
+            .unwrap_or(usize::MAX)
+            .saturating_sub(kept.count()),
+    );
+    let mut ahead: Vec<Timestamp> = courses
+        .iter()
+        .flatten()
+        .filter(|leg| leg.from_s > 0.0)
+        .map(|leg| later(now, leg.from_s))
+        .collect();
+    ahead.sort_unstable();
+    SupplyPlan {
+        buy: u32::try_from(buyers.len()).unwrap_or(u32::MAX),
+        until: until.collect(),
+        serves: serves.iter().take(held.len()).copied().collect(),
+        buyers,
+        later: ahead,
+        considered,
     }
 }
 
@@ -334,7 +350,12 @@ impl Known {
                 capacity[group] = Some(*each);
             }
         }
-        let expected = measured.and_then(|(_, steady)| memo.burn(&steady, &pool.past.bursts));
+        let sample = memo.sample(&pool.past.bursts);
+        // Without bursts as long as too little is known of them.
+        let expected = measured.and_then(|(_, steady)| match &sample {
+            Some(sample) => memo.burn(&steady, sample),
+            None => steady.without_bursts(),
+        });
         let correction = pool.past.ledger.correction();
         let table = expected.as_ref().map(|table| table.clone().scaled(correction));
         let slots: Vec<Slot> = horizon
@@ -353,12 +374,7 @@ impl Known {
             pool.events,
         );
         let arrivals = if let Some(forecast) = &forecast {
-            arrivals(
-                forecast,
-                pool.recent,
-                most_seen(&pool.past.history),
-                pool.past.bursts.sample().as_ref(),
-            )
+            arrivals(forecast, pool.recent, most_seen(&pool.past.history), sample.as_deref())
         } else {
             // Nothing was ever measured: what is seen right now is all there is to go by.
             let rate = pool.recent.unwrap_or(Rate::ZERO).as_per_second();
@@ -406,7 +422,6 @@ impl Known {
             burn: self.table.clone().unwrap_or_else(BurnTable::nothing),
             windows,
             miss_value: pool.miss_penalty / pool.objectives.iter().map(per_miss).fold(1.0, f64::max),
-            price_range: pool.past.price_range(),
             survive: pool.survive,
         }
     }
@@ -499,31 +514,15 @@ pub fn steady_burn(
     (!steady.anchors.is_empty()).then_some((capacity, steady))
 }
 
-/// What may arrive in every slot. More than was forecast right now fades within two hours.
+/// What may arrive in every slot, bursts left out: burn tables contain them.
 fn arrivals(
     forecast: &Forecast,
     recent: Option<Rate>,
     (most_seen, most_hourly): (f64, f64),
-    bursts: Option<&super::bursts::Sample>,
+    bursts: Option<&Sample>,
 ) -> Vec<Vec<(f64, f64)>> {
     let most = most_seen.max(recent.unwrap_or(Rate::ZERO).as_per_second()) * MOST_GROWTH;
-    let first = forecast.slots.first();
-    let surprise = match (first, recent) {
-        (Some(first), Some(recent)) => {
-            let (median, high) = (
-                first.requests.median().as_per_second(),
-                first.requests.0[5].as_per_second(),
-            );
-            let recent = recent.as_per_second();
-            if false && recent > high && median > 0.0 {
-                (recent / median).min(4.0)
-            } else {
-                1.0
-            }
-        }
-        _ => 1.0,
-    };
-    let start = first.map(|first| first.slot.start);
+    let start = forecast.slots.first().map(|first| first.slot.start);
     let ahead = |slot: &SlotForecast| start.map_or(Span::ZERO, |start| slot.slot.start.since(start));
     let decided = forecast.slots.iter().find(|slot| ahead(slot) >= RECOURSE);
     // What is left open without bursts.
@@ -548,8 +547,6 @@ fn arrivals(
         .slots
         .iter()
         .map(|slot| {
-            let fresh = (1.0 - ahead(slot).as_hours_f64() / SURPRISE_FADES.as_hours_f64()).max(0.0);
-            let factor = 1.0 + (surprise - 1.0) * fresh;
             let median = slot.requests.median().as_per_second();
             let near = open(slot);
             let rate = |level: usize| match band {
@@ -562,9 +559,7 @@ fn arrivals(
                 &WEIGHTS
             };
             let points = weights.iter().enumerate().filter(|(_, weight)| **weight > 0.0);
-            points
-                .map(|(level, weight)| (*weight, (rate(level) * factor).min(most)))
-                .collect()
+            points.map(|(level, weight)| (*weight, rate(level).min(most))).collect()
         })
         .collect()
 }

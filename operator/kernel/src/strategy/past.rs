@@ -19,14 +19,6 @@ const PRIOR_BURN: f64 = 500.0;
 /// What is measured is believed to be within this of what was predicted: beyond, something else is wrong.
 const MOST_CORRECTION: f64 = 2.0;
 
-/// The usual price is averaged over so long.
-const PRICE_MEMORY: Span = Span::from_hours(72);
-/// It is known from so long on.
-const PRICE_KNOWN: Span = Span::from_hours(24);
-/// So many times the usual price is paid at most. A window that has burnt its budget cannot be saved at any price.
-pub static mut KLO: f64 = 2.0;
-pub static mut KHI: f64 = 2.0;
-
 /// One pool's past.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Past {
@@ -41,47 +33,9 @@ pub struct Past {
     pub ledger: Ledger,
     /// Prices of a burnt request by start of the window: the next plan begins with them.
     pub prices: BTreeMap<Timestamp, f64>,
-    /// What it usually costs to keep a request from burning: the price of the current window, averaged over days.
-    #[serde(default)]
-    pub usual_price: Option<UsualPrice>,
-}
-
-/// A price that is averaged over time.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct UsualPrice {
-    price: f64,
-    /// Up to when, and for how long it has been averaged.
-    at: Timestamp,
-    over: Span,
 }
 
 impl Past {
-    /// Remembers the prices of a plan that was made at `at`.
-    pub fn planned(&mut self, at: Timestamp, objectives: &[Objective], prices: &BTreeMap<Timestamp, f64>) {
-        self.prices.clone_from(prices);
-        let Some(price) = prices.get(&start_of(at, window(objectives))).copied() else {
-            return;
-        };
-        let usual = self.usual_price.get_or_insert(UsualPrice {
-            price,
-            at,
-            over: Span::ZERO,
-        });
-        let passed = at.since(usual.at);
-        usual.over = (usual.over + passed).min(PRICE_MEMORY);
-        let share = passed.as_hours_f64() / usual.over.as_hours_f64().max(f64::MIN_POSITIVE);
-        usual.price += (price - usual.price) * share.min(1.0);
-        usual.at = at;
-    }
-
-    /// So much at least and at most is paid to keep a request from burning.
-    pub fn price_range(&self) -> (f64, f64) {
-        match self.usual_price {
-            Some(usual) if usual.over >= PRICE_KNOWN => (usual.price / unsafe { KLO }, usual.price * unsafe { KHI }),
-            _ => (0.0, f64::INFINITY),
-        }
-    }
-
     /// Adds what arrived in `[from, until)`.
     pub fn arrived(&mut self, from: Timestamp, until: Timestamp, counts: Counts, events: &[Event]) {
         // What cannot be recorded is a gap, which is what it is.
@@ -229,7 +183,8 @@ mod tests {
             // 0.6 burnt per request.
             ledger.answered(at(hour), &objectives(), 10_000.0, &[300.0, 0.0], Some(0.4));
         }
-        assert!((ledger.correction() - 1.5).abs() < 0.02, "{}", ledger.correction());
+        // As much is assumed as measured: (0.6 + 1) ÷ (0.4 + 1).
+        assert!((ledger.correction() - 1.14).abs() < 0.01, "{}", ledger.correction());
         for hour in 20..60 {
             ledger.answered(at(hour), &objectives(), 10_000.0, &[9_000.0, 0.0], Some(0.4));
         }

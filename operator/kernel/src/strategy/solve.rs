@@ -1,5 +1,6 @@
 //! The whole: prices per burnt request are moved until every window's budget holds, then what nobody needs is trimmed.
 
+use super::assignment::Assignment;
 use super::bound;
 use super::sweep::{Solver, Standing};
 use super::{Burnt, Problem, StrategicPlan, Unit};
@@ -78,7 +79,7 @@ pub fn solve(problem: &Problem, prices: Option<&[Vec<f64>]>, effort: Effort) -> 
         let burnt = solver.burnt(&standing);
         let (violation, cost) = (violation(problem, &burnt), cost(&solver, &standing));
         let better = best.as_ref().is_none_or(|(least, cheapest, _, _)| {
-            violation < *least - 1e-9 || (violation <= *least + 1e-9 && cost <= *cheapest)
+            violation < *least - 1e-9 || (violation <= *least + 1e-9 && cost < *cheapest)
         });
         if better {
             best = Some((violation, cost, standing.clone(), prices.clone()));
@@ -110,15 +111,18 @@ pub fn solve(problem: &Problem, prices: Option<&[Vec<f64>]>, effort: Effort) -> 
             pool.windows.iter().zip(burnt).map(of).collect()
         })
         .collect();
+    let assignment = Assignment::of(&solver, &standing);
     StrategicPlan {
         courses: standing
             .courses
             .iter()
             .map(|class| class.iter().map(|course| course.legs.clone()).collect())
             .collect(),
+        serves: assignment.serves,
         windows,
         prices,
         cost,
+        pool_costs: assignment.costs,
         bound,
     }
 }
@@ -161,7 +165,6 @@ fn start(problem: &Problem, prices: Option<&[Vec<f64>]>, ceiling: f64) -> Vec<Ve
                     before
                         .filter(|price| *price > 0.0)
                         .map_or(ceiling / 1_000.0, |price| price.min(ceiling))
-                        .clamp(demand.price_range.0, demand.price_range.1.max(demand.price_range.0))
                 })
                 .collect()
         })
@@ -199,7 +202,7 @@ fn adjust(
                 (true, false) => before * 4.0,
                 (false, _) => before / 4.0,
             }
-            .clamp(demand.price_range.0.max(ceiling * 1e-9).min(ceiling), demand.price_range.1.clamp(ceiling * 1e-9, ceiling));
+            .clamp(ceiling * 1e-9, ceiling);
             moved |= (*price - before).abs() > 1e-3 * before;
         }
     }

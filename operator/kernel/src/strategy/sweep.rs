@@ -19,6 +19,14 @@ pub(super) struct Standing {
     servers: Vec<Vec<Vec<f64>>>,
 }
 
+impl Standing {
+    /// The pool that a server serves in a slot, if it serves then.
+    pub(super) fn pool(&self, class: usize, unit: usize, slot: usize) -> usize {
+        let serves = &self.serves[class][unit];
+        serves.get(slot).map_or(0, |pool| usize::from(*pool))
+    }
+}
+
 /// A problem with what follows from it alone.
 #[derive(Debug)]
 pub(super) struct Solver<'a> {
@@ -264,9 +272,7 @@ impl<'a> Solver<'a> {
                     break;
                 }
                 let share = leg.share(boundaries[slot], boundaries[slot + 1]);
-                let pool = standing.serves[class][unit]
-                    .get(slot)
-                    .map_or(0, |pool| usize::from(*pool));
+                let pool = standing.pool(class, unit, slot);
                 if let Some(servers) = standing.servers.get_mut(pool) {
                     servers[slot][class] += sign * share;
                 }

@@ -63,7 +63,6 @@ fn demand(problem: &[f64], rate: impl Fn(f64) -> f64, windows: Vec<(Range<usize>
             .map(|(slots, budget)| Window { slots, budget })
             .collect(),
         miss_value: 0.0,
-        price_range: (0.0, f64::INFINITY),
         survive: Survive::None,
     }
 }

@@ -116,7 +116,6 @@ fn problem(scenario: &Scenario, trace: &[Arrival], share: f64) -> Option<Problem
             burn,
             windows,
             miss_value: 0.0,
-            price_range: (0.0, f64::INFINITY),
             survive: Survive::None,
         }],
     })

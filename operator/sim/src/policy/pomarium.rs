@@ -10,6 +10,7 @@ use pomarium_kernel::forecast::Counts;
 use pomarium_kernel::performance::Performance;
 use pomarium_kernel::snapshot::{Discipline, LengthMix, Objective, Pool, Survive};
 use pomarium_kernel::strategy::Effort;
+use pomarium_kernel::strategy::dwell::Considered;
 use pomarium_kernel::strategy::envelope::{Consumer, Envelope, Held, Memo, SPEND, Situation, Supply, plan};
 use pomarium_kernel::strategy::past::Past;
 use pomarium_kernel::time::{Span, Timestamp};
@@ -68,7 +69,6 @@ pub struct Pomarium {
     planned_ms: i64,
     /// Machines that are on their way out.
     leaving: Vec<usize>,
-    wanted: std::collections::VecDeque<(i64, usize)>,
     ablation: Ablation,
     reason: String,
     plan_ms: Vec<f64>,
@@ -98,7 +98,6 @@ impl Pomarium {
             envelope: None,
             planned_ms: i64::MIN,
             leaving: Vec::new(),
-            wanted: Default::default(),
             ablation,
             reason: String::new(),
             plan_ms: Vec::new(),
@@ -226,25 +225,7 @@ impl Pomarium {
         self.plan_ms.push(started.elapsed().as_secs_f64() * 1_000.0);
         self.gaps.push(envelope.gap());
         if let Some(pool) = envelope.pools.first() {
-            if std::env::var("DBG").is_ok() && view.now_ms.rem_euclid(3_600_000) < 300_000 {
-                let w = pool.windows.first().unwrap();
-                let w2 = pool.windows.get(1);
-                eprintln!(
-                    "DBG d{} {:02}:{:02} price {:.6} corr {:.2} exp {:.0} budget {:.0} next {:?} price2 {:?} cost {:.0} bound {:.0}",
-                    view.now_ms.div_euclid(86_400_000),
-                    view.now_ms.rem_euclid(86_400_000) / 3_600_000,
-                    view.now_ms.rem_euclid(3_600_000) / 60_000,
-                    pool.prices.values().next().unwrap(),
-                    self.past.ledger.correction(),
-                    w.1.expected,
-                    w.1.budget,
-                    w2.map(|w| (w.1.expected.round(), w.1.budget.round())),
-                    pool.prices.values().nth(1),
-                    envelope.cost,
-                    envelope.bound
-                );
-            }
-            self.past.planned(at(view.now_ms), &self.objectives, &pool.prices);
+            self.past.prices.clone_from(&pool.prices);
         }
         let now = at(view.now_ms);
         self.leaving = machines
@@ -257,23 +238,19 @@ impl Pomarium {
         let mut commands = Vec::new();
         for (group, supply) in envelope.supplies.iter().enumerate() {
             let free = view.free(group);
-            let mut buy = usize::try_from(supply.buy).unwrap_or(0).min(free);
-            let k: usize = std::env::var("K").ok().and_then(|k| k.parse().ok()).unwrap_or(0);
-            if k > 0 && view.groups[group].minimum_lease_ms > 36_000_000 {
-                let held = machines[group].len();
-                self.wanted.push_back((view.now_ms, held + buy));
-                let since = view.now_ms - k as i64 * 60_000;
-                while self.wanted.front().is_some_and(|(at, _)| *at < since) {
-                    self.wanted.pop_front();
-                }
-                let least = self.wanted.iter().map(|(_, n)| *n).min().unwrap_or(0);
-                buy = buy.min(least.saturating_sub(held));
-            }
+            let buy = usize::try_from(supply.buy).unwrap_or(0).min(free);
             commands.extend((0..buy).map(|_| Command::Lease { group }));
         }
         self.reason = describe(view, &envelope, self.leaving.len());
         self.envelope = Some(envelope);
         commands
+    }
+
+    fn considered(&self, group: usize) -> Considered {
+        let supplies = self.envelope.as_ref().map(|envelope| &envelope.supplies);
+        supplies
+            .and_then(|supplies| supplies.get(group))
+            .map_or_else(Considered::default, |supply| supply.considered.clone())
     }
 
     fn supply(&self, view: &View<'_>, group: usize, machines: &[usize]) -> Supply {
@@ -316,6 +293,7 @@ impl Pomarium {
             load,
             recycle: Span::from_millis(model.recycle_ms),
             switch_cost: SWITCH_COST,
+            considered: self.considered(group),
             held: held.collect(),
             free: free.collect(),
         }

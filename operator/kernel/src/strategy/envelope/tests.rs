@@ -4,7 +4,7 @@ use super::*;
 use crate::capacity::curve;
 use crate::engine::StepTimes;
 use crate::forecast::Counts;
-use crate::snapshot::Metric;
+use crate::units::Fraction;
 
 const HOUR: Span = Span::from_hours(1);
 
@@ -39,7 +39,7 @@ fn day(number: u64) -> Timestamp {
 /// Quiet but for the hours from 12 to 20, when two owned servers are too few.
 fn rate(at: Timestamp) -> u64 {
     let hour = at.since(day(0)).as_millis() / HOUR.as_millis() % 24;
-    if (12..20).contains(&hour) { 3 } else { 1 }
+    if (12..20).contains(&hour) { 4 } else { 1 }
 }
 
 /// So many days of it, in pieces of five minutes.
@@ -75,6 +75,7 @@ fn supply(tier: u32, held: Vec<Held>, free: usize, now: Timestamp) -> Supply {
         load: Span::from_secs(30),
         recycle: if tier == 0 { Span::ZERO } else { Span::from_minutes(110) },
         switch_cost: 0.02,
+        considered: Considered::default(),
         held,
         free: vec![now; free],
     }
@@ -108,7 +109,7 @@ fn planned(now: Timestamp, hosted: Vec<Held>, past: &Past) -> Envelope {
             events: &[],
         }],
     };
-    plan(&situation, &mut Curves::new(curve::Effort::QUICK, 32), Effort::REPLAN)
+    plan(&situation, &mut Memo::new(curve::Effort::QUICK, 32), Effort::REPLAN)
 }
 
 #[test]

@@ -1,0 +1,281 @@
+//! What a pool's [`Past`] learns from measurements.
+//!
+//! Whoever measures hands in everything counted so far, again and again; what was added since the last time is learnt. Arrivals are
+//! recorded every time. What was burnt is compared with what was expected every few minutes only: over less, chance says more than
+//! load.
+//!
+//! # Guarantees
+//! A gap between two measurements stays a gap: what was counted in it is not learnt, because what restarted meanwhile has lost a part of
+//! it. A count that falls, or other objectives, begin anew. Nothing is learnt of a pool before its first request.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::ahead::{PoolAhead, REPLAN};
+use super::past::Past;
+use crate::forecast::{Counts, Event};
+use crate::names::GroupName;
+use crate::snapshot::Objective;
+use crate::time::{Span, Timestamp};
+use crate::units::Rate;
+
+/// Everything that was counted for a pool up to a moment, since the same moment as the time before.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Counted {
+    /// Up to when.
+    pub at: Timestamp,
+    /// What arrived.
+    pub arrived: Counts,
+    /// What was answered; `None` if the source cannot tell.
+    pub answered: Option<Answered>,
+}
+
+/// Requests that were answered.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Answered {
+    /// What was promised for them.
+    pub objectives: Vec<Objective>,
+    /// All of them.
+    pub requests: f64,
+    /// Those that missed each objective.
+    pub missed: Vec<f64>,
+}
+
+/// What is known of a pool beside what was counted.
+#[derive(Clone, Debug)]
+pub struct Circumstances<'a> {
+    /// Events that are known to change its demand.
+    pub events: &'a [Event],
+    /// Replicas that serve now, by group.
+    pub serving: &'a BTreeMap<GroupName, u32>,
+    /// The strategic plan for it.
+    pub ahead: Option<&'a PoolAhead>,
+    /// Measurements that are further apart have a gap between them.
+    pub gap: Span,
+}
+
+/// Learns from one measurement after the other. Not worth keeping: after a restart it begins with the next measurement.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Learner {
+    /// The last measurement.
+    last: Option<Counted>,
+    /// The one up to which burn was compared.
+    compared: Option<Counted>,
+    /// Serving replicas by group, summed over the measurements since then, and how many those were.
+    served: BTreeMap<GroupName, f64>,
+    measurements: f64,
+}
+
+impl Learner {
+    /// Learns what was added since the last measurement. False if `past` stays as it is.
+    pub fn learn(&mut self, past: &mut Past, counted: &Counted, seen: &Circumstances<'_>) -> bool {
+        let Some(last) = self.last.replace(counted.clone()) else {
+            self.begin(counted);
+            return false;
+        };
+        if counted.at == last.at {
+            return false;
+        }
+        let Some(arrived) = added(&last, counted).filter(|_| counted.at.since(last.at) <= seen.gap) else {
+            self.begin(counted);
+            return false;
+        };
+        let nothing_yet = past.history.recorded_until().is_none() && arrived.requests == 0;
+        if nothing_yet {
+            self.begin(counted);
+            return false;
+        }
+        past.arrived(last.at, counted.at, arrived, seen.events);
+        self.compare(past, counted, seen);
+        true
+    }
+
+    fn begin(&mut self, counted: &Counted) {
+        self.compared = Some(counted.clone());
+        self.served.clear();
+        self.measurements = 0.0;
+    }
+
+    /// Compares what was burnt with what was expected.
+    fn compare(&mut self, past: &mut Past, counted: &Counted, seen: &Circumstances<'_>) {
+        for (group, serving) in seen.serving {
+            *self.served.entry(group.clone()).or_default() += f64::from(*serving);
+        }
+        self.measurements += 1.0;
+        let Some(before) = &self.compared else { return };
+        let length = counted.at.since(before.at);
+        if length < REPLAN {
+            return;
+        }
+        if let (Some(was), Some(is)) = (&before.answered, &counted.answered)
+            && was.objectives == is.objectives
+        {
+            let answered = (is.requests - was.requests).max(0.0);
+            let missed = is.missed.iter().zip(&was.missed).map(|(is, was)| (is - was).max(0.0));
+            let missed: Vec<f64> = missed.collect();
+            // Of the rate around: bursts are in the table.
+            let rate = past.history.lately(counted.at);
+            let predicted = seen
+                .ahead
+                .zip(rate)
+                .and_then(|(ahead, rate)| self.expected(ahead, rate));
+            past.ledger
+                .answered(counted.at, &is.objectives, answered, &missed, predicted);
+        }
+        self.begin(counted);
+    }
+
+    /// Burn per request that the plan expects at `rate` with the replicas that served lately.
+    fn expected(&self, ahead: &PoolAhead, rate: Rate) -> Option<f64> {
+        let of = |(group, sum): (&GroupName, &f64)| ahead.capacity.get(group).unwrap_or(&0.0) * sum / self.measurements;
+        let capacity: f64 = self.served.iter().map(of).sum();
+        Some(ahead.burn.as_ref()?.at(rate.as_per_second(), capacity))
+    }
+}
+
+/// What arrived from one measurement to the next; `None` if they do not follow each other.
+fn added(before: &Counted, after: &Counted) -> Option<Counts> {
+    let (was, is) = (before.arrived, after.arrived);
+    (after.at > before.at).then_some(())?;
+    Some(Counts {
+        requests: is.requests.checked_sub(was.requests)?,
+        prompt_tokens: is.prompt_tokens.checked_sub(was.prompt_tokens)?,
+        output_tokens: is.output_tokens.checked_sub(was.output_tokens)?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::BurnTable;
+    use super::super::burn::LOADS;
+    use super::*;
+    use crate::snapshot::Metric;
+    use crate::units::Fraction;
+
+    const GAP: Span = Span::from_minutes(2);
+
+    fn at(secs: i64) -> Timestamp {
+        Timestamp::from_millis(1_800_000_000_000 + secs * 1_000)
+    }
+
+    fn counted(secs: i64, requests: u64, missed: f64) -> Counted {
+        let objective = Objective {
+            metric: Metric::TimeToFirstToken,
+            percentile: Fraction::new(0.95),
+            threshold: Span::from_secs(1),
+            window: Span::from_hours(24),
+        };
+        Counted {
+            at: at(secs),
+            arrived: Counts {
+                requests,
+                prompt_tokens: requests * 100,
+                output_tokens: requests * 10,
+            },
+            answered: Some(Answered {
+                objectives: vec![objective],
+                requests: requests as f64,
+                missed: vec![missed],
+            }),
+        }
+    }
+
+    fn learn(measurements: &[Counted], ahead: Option<&PoolAhead>) -> Past {
+        let (mut learner, mut past) = (Learner::default(), Past::default());
+        let serving = [(GroupName::from("owned"), 2)].into();
+        for counted in measurements {
+            let seen = Circumstances {
+                events: &[],
+                serving: &serving,
+                ahead,
+                gap: GAP,
+            };
+            learner.learn(&mut past, counted, &seen);
+        }
+        past
+    }
+
+    fn recorded(past: &Past) -> (u64, u64) {
+        let buckets = past.history.fine().map(|(_, bucket)| bucket);
+        buckets.fold((0, 0), |(requests, ms), bucket| {
+            (requests + bucket.counts.requests, ms + u64::from(bucket.measured_ms))
+        })
+    }
+
+    #[test]
+    fn what_was_added_is_recorded_and_what_was_counted_before_is_not() {
+        let past = learn(
+            &[
+                counted(0, 1_000, 0.0),
+                counted(15, 1_030, 0.0),
+                counted(15, 1_030, 0.0),
+                counted(30, 1_060, 0.0),
+            ],
+            None,
+        );
+        assert_eq!(recorded(&past), (60, 30_000));
+    }
+
+    #[test]
+    fn a_gap_stays_a_gap_and_a_count_that_falls_begins_anew() {
+        let gap = [
+            counted(0, 0, 0.0),
+            counted(15, 30, 0.0),
+            counted(200, 500, 0.0),
+            counted(215, 530, 0.0),
+        ];
+        assert_eq!(recorded(&learn(&gap, None)), (60, 30_000));
+        let falls = [
+            counted(0, 0, 0.0),
+            counted(15, 30, 0.0),
+            counted(30, 5, 0.0),
+            counted(45, 35, 0.0),
+        ];
+        assert_eq!(recorded(&learn(&falls, None)), (60, 30_000));
+    }
+
+    #[test]
+    fn before_its_first_request_nothing_is_known_of_a_pool() {
+        let quiet = [counted(0, 0, 0.0), counted(15, 0, 0.0), counted(30, 0, 0.0)];
+        assert_eq!(learn(&quiet, None), Past::default());
+        let mut begun = quiet.to_vec();
+        begun.extend([counted(45, 30, 0.0), counted(60, 30, 0.0)]);
+        assert_eq!(
+            recorded(&learn(&begun, None)),
+            (30, 30_000),
+            "silence after it is silence"
+        );
+    }
+
+    #[test]
+    fn misses_are_booked_every_few_minutes_and_compared_with_the_plan() {
+        let every_15_s = |missed: f64| -> Vec<Counted> {
+            (0..=40)
+                .map(|n| counted(n * 15, 30 * n.unsigned_abs(), missed * n as f64))
+                .collect()
+        };
+        let past = learn(&every_15_s(0.3), None);
+        let objectives = counted(0, 0, 0.0)
+            .answered
+            .map(|answered| answered.objectives)
+            .unwrap_or_default();
+        let left = past.ledger.carried(at(600), &objectives);
+        // 1,200 requests, of which 12 burnt 20 each.
+        assert!((left - (1_200.0 - 240.0)).abs() < 1e-6, "{left}");
+
+        let ahead = PoolAhead {
+            burn: BurnTable::new(vec![
+                (1.0, LOADS.map(|load| 0.1 * load)),
+                (10.0, LOADS.map(|load| 0.1 * load)),
+            ]),
+            capacity: [(GroupName::from("owned"), 2.0)].into(),
+            ..PoolAhead::default()
+        };
+        let (expected, more) = (
+            learn(&every_15_s(0.05), Some(&ahead)),
+            learn(&every_15_s(3.0), Some(&ahead)),
+        );
+        assert!(more.ledger.correction() > expected.ledger.correction());
+    }
+}

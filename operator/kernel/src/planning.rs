@@ -12,7 +12,9 @@
 //! | – where it may run, in which order | `options` |
 //! | – where each of its replicas stands | `crew` |
 //! | – what arrives, as far as it can be believed | `demand` |
-//! | – what is missing, and where it goes | `grow`, `react`, `slots`, `preempt`, `model` |
+//! | – who decides: the strategic plan, or what is measured | `guide` |
+//! | – what the plan adds and gives up | `follow`, `part` |
+//! | – otherwise what is missing, and where it goes | `grow`, `react`, `slots`, `preempt`, `model` |
 //! | – what is too much, what goes first, and why it may have to wait | `shrink`, `returning`, `hold` |
 //! | – who has to go: replacement first | `leave` |
 //! | – a step for every drain | `drains` |
@@ -30,14 +32,18 @@ mod demand;
 mod draft;
 mod drains;
 mod figures;
+mod follow;
 mod grow;
+mod guide;
 mod hold;
 mod leave;
 mod model;
 mod options;
+mod part;
 mod policy;
 mod pools;
 mod preempt;
+mod promised;
 mod react;
 mod returning;
 mod servers;
@@ -46,7 +52,7 @@ mod slots;
 mod stock;
 mod world;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 // What the strategic plan counts on is what this one counts on.
 pub(crate) use self::crew::recallable;
@@ -60,6 +66,7 @@ use self::crew::voluntary;
 pub(crate) use self::crew::{Crew, Member, Standing};
 use self::draft::Draft;
 use self::pools::{Shared, rank};
+use self::promised::Promised;
 use self::servers::Claims;
 use self::stock::Stock;
 pub(crate) use self::world::World;
@@ -83,13 +90,21 @@ pub fn plan(snapshot: &Snapshot, now: Timestamp) -> Plan {
         claims: Claims::default(),
         draining: draining_by_choice(&crews),
         preempted: BTreeMap::new(),
+        promised: Promised::of(snapshot, &crews, now),
+        guided: BTreeSet::new(),
         draft: Draft::new(now),
     };
     crews.reverse();
     while let Some(crew) = crews.pop() {
         pools::decide(&world, crew, &crews, &mut shared);
     }
-    servers::manage(&world, &mut shared.stock, &shared.claims, &mut shared.draft);
+    servers::manage(
+        &world,
+        &mut shared.stock,
+        &shared.claims,
+        &shared.guided,
+        &mut shared.draft,
+    );
     conditions::group::describe(&world, &shared.stock, &mut shared.draft);
     conditions::site::describe(&world, &mut shared.draft);
     shared.draft.finish()

@@ -67,6 +67,8 @@ reasons! {
     Replacing,
     /// A server is leased or woken because the running ones are not enough.
     ServersNeeded,
+    /// The plan ahead wants the server for what is expected to arrive, or it is there and costs the same if it serves.
+    PlannedAhead,
     /// A group has fewer servers than `size.min`.
     GroupBelowMinimum,
     /// The replica is ready and takes requests.
@@ -157,6 +159,8 @@ reasons! {
     Held,
     /// Proposed only: mode is `Approve` or `Advise`.
     AwaitingApproval,
+    /// There is a plan ahead, but it is too old, made without the pool, or proved wrong: the pool is left to what is measured.
+    PlanNotFollowed,
     /// Another group comes first in the pool's placement order.
     LaterInOrder,
 
@@ -189,6 +193,8 @@ reasons! {
     NoGroup,
     /// All permitted groups are at their most, or out of stock.
     CapacityExhausted,
+    /// Requests will miss an objective more often than its window allows, whatever may be had now.
+    ErrorBudgetSpent,
     /// The provider has no machine to give.
     OutOfStock,
     /// The server did not come in time; the next group is tried.

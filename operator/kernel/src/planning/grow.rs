@@ -290,7 +290,7 @@ impl Grow<'_, '_> {
     }
 }
 
-fn shortage(message: &str, model: &Model, unavailable: &BTreeMap<GroupName, Problem>) -> Problem {
+pub(crate) fn shortage(message: &str, model: &Model, unavailable: &BTreeMap<GroupName, Problem>) -> Problem {
     // The group that comes first in the order says it best, unless it is merely full.
     let full = |problem: &Problem| problem.reason == Reason::CapacityExhausted;
     let first = unavailable

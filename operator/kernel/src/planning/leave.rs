@@ -76,16 +76,23 @@ pub(crate) struct Leave {
     pub(crate) held: Option<Problem>,
 }
 
+/// How many replicas a pool wants.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wanted {
+    pub(crate) replicas: u32,
+    /// The strategic plan says so: so many are enough, whatever their load.
+    pub(crate) by_plan: bool,
+    /// There are servers for those that are missing.
+    pub(crate) replaceable: bool,
+}
+
 /// What becomes of replicas that have to go.
-///
-/// `wanted` is how many replicas the pool wants; `replaceable` whether there are servers for those that are missing.
 pub(crate) fn leave(
     world: &World,
     crew: &Crew,
     model: &Model,
     need: &Need,
-    wanted: u32,
-    replaceable: bool,
+    wanted: Wanted,
     draining: &mut BTreeMap<GroupName, u32>,
 ) -> Leave {
     let mut serving = crew.serving();
@@ -102,12 +109,12 @@ pub(crate) fn leave(
             serving.clone()
         };
         if !outranks(reason) {
-            let too_few = counts && !holds(crew, model, need, &rest, wanted, replaceable);
+            let too_few = counts && !holds(crew, model, need, &rest, wanted);
             let by_choice = world
                 .group(group)
                 .filter(|_| voluntary(reason))
                 .and_then(|(found, _)| disruption(group, &found.disruption, draining));
-            if let Some(problem) = stays(member, too_few, by_choice, replaceable) {
+            if let Some(problem) = stays(member, too_few, by_choice, wanted.replaceable) {
                 held.get_or_insert(problem);
                 continue;
             }
@@ -145,23 +152,26 @@ fn stays(member: &Member, too_few: bool, by_choice: Option<Problem>, replaceable
 }
 
 /// Whether `rest` is enough until the others come back.
-fn holds(crew: &Crew, model: &Model, need: &Need, rest: &Counts, wanted: u32, replaceable: bool) -> bool {
+fn holds(crew: &Crew, model: &Model, need: &Need, rest: &Counts, wanted: Wanted) -> bool {
     let left = total(rest);
+    if wanted.by_plan && left >= wanted.replicas.max(crew.pool.replicas.min) {
+        return true;
+    }
     if model.unfathomed(rest) {
         // Nobody can say what the rest carries.
-        return left >= wanted;
+        return left >= wanted.replicas;
     }
     match need {
         Need::Unknown { .. } | Need::Known { lengths: None, .. }
             if need.rate().is_none_or(|rate| rate.as_per_second() > 0.0) =>
         {
-            left >= wanted
+            left >= wanted.replicas
         }
         Need::Known { rate, .. } => {
             left >= crew.pool.replicas.min
                 && (model.lack(rest, *rate, TARGET_UTILIZATION).is_none()
                     // Nothing can take its place: the spare that is there for losses is there for this.
-                    || (!replaceable && model.carries(rest, *rate, TARGET_UTILIZATION)))
+                    || (!wanted.replaceable && model.carries(rest, *rate, TARGET_UTILIZATION)))
         }
         Need::Unknown { .. } => false,
     }

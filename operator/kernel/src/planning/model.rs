@@ -189,7 +189,7 @@ impl<'a> Model<'a> {
         needed <= 0.0 || self.unfathomed(counts) || self.sustainable(counts).as_per_second() * utilization >= needed
     }
 
-    fn sites(&self, counts: &Counts) -> Vec<SiteName> {
+    pub(crate) fn sites(&self, counts: &Counts) -> Vec<SiteName> {
         let mut sites: Vec<_> = counts
             .keys()
             .filter_map(|group| self.options.choices.get(group))
@@ -200,7 +200,7 @@ impl<'a> Model<'a> {
         sites
     }
 
-    fn without_site(&self, counts: &Counts, site: &SiteName) -> Counts {
+    pub(crate) fn without_site(&self, counts: &Counts, site: &SiteName) -> Counts {
         counts
             .iter()
             .filter(|(group, _)| {

@@ -57,6 +57,19 @@ pub(crate) const NO_COMFORT: f64 = 0.95;
 /// errs on the safe side.
 pub(crate) const MISPREDICTED: f64 = 2.0;
 
+/// The plan ahead is doubted when objectives are missed for so long, and more often than it can explain: long enough for the plan to have
+/// answered a surge of demand, and for its servers to have come from most groups.
+pub(crate) const DISTRUST_AFTER: Span = Span::from_minutes(30);
+
+/// So many times more often than the capacity curves say, as for [`MISPREDICTED`] …
+pub(crate) const DISTRUST_FACTOR: f64 = 2.0;
+
+/// … and so many times more often than the objective allows: below that, chance and buckets of histograms explain it.
+pub(crate) const DISTRUST_LEAST: f64 = 3.0;
+
+/// A server that the plan ahead gives up stays while the rest would be loaded beyond this share of saturation: from there on queues grow.
+pub(crate) const OVERLOADED: f64 = 0.97;
+
 /// After a refusal for want of machines a group is not asked for so long.
 pub(crate) const OUT_OF_STOCK_HOLD_DOWN: Span = Span::from_minutes(10);
 

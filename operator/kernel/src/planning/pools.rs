@@ -7,12 +7,16 @@ use super::crew::{Crew, Standing, count, voluntary};
 use super::demand::{Need, need, remembered_lengths};
 use super::draft::Draft;
 use super::drains;
+use super::follow::{Following, follow};
 use super::grow::{Growth, grow};
-use super::leave::{Leave, leave, preempt, roll};
+use super::guide::Lead;
+use super::leave::{Leave, Wanted, leave, preempt, roll};
 use super::model::{Counts, Model, total, with, without};
 use super::options::Options;
+use super::part::part;
 use super::policy::{HELD_LIMIT, PURCHASE_DWELL, REACT_AFTER};
 use super::preempt::yielding;
+use super::promised::Promised;
 use super::react::episode;
 use super::servers::Claims;
 use super::shrink::{Case, Shrinkage, Surplus, shrink};
@@ -33,6 +37,10 @@ pub(crate) struct Shared<'a> {
     pub(crate) draining: BTreeMap<GroupName, u32>,
     /// Servers that pools of higher priority take from those that are still to come.
     pub(crate) preempted: BTreeMap<&'a PoolId, Counts>,
+    /// Servers of each group that the strategic plan has for pools which do not have them yet.
+    pub(crate) promised: Promised<'a>,
+    /// Groups whose servers come and go by the strategic plan.
+    pub(crate) guided: BTreeSet<&'a GroupName>,
     pub(crate) draft: Draft,
 }
 
@@ -61,11 +69,16 @@ pub(crate) fn decide<'a>(world: &World<'a>, mut crew: Crew<'a>, below: &[Crew<'a
     let options = Options::of(world, pool);
     let model = Model::new(pool, &options);
     let need = need(pool, world.now);
+    let lead = Lead::of(world.snapshot, &crew, &need, world.now);
     if !pool.paused {
         if let Some(taken) = shared.preempted.get(crew.id) {
             preempt(&mut crew, taken);
         }
         roll(&mut crew, &options);
+    }
+    if let Some(guide) = lead.guide() {
+        let groups = guide.ahead.groups.keys();
+        shared.guided.extend(groups.filter(|group| options.satisfies(group)));
     }
     let mut step = Step {
         world,
@@ -74,6 +87,7 @@ pub(crate) fn decide<'a>(world: &World<'a>, mut crew: Crew<'a>, below: &[Crew<'a
         options: &options,
         model: &model,
         need: &need,
+        lead: &lead,
         unavailable: BTreeMap::new(),
         recalled: BTreeSet::new(),
         going: BTreeSet::new(),
@@ -84,6 +98,7 @@ pub(crate) fn decide<'a>(world: &World<'a>, mut crew: Crew<'a>, below: &[Crew<'a
         options: &options,
         model: &model,
         need: &need,
+        lead: &lead,
         target: step.target.clone(),
         growth: Growth::default(),
         shrinkage: None,
@@ -115,6 +130,7 @@ struct Step<'s, 'a> {
     options: &'s Options<'a>,
     model: &'s Model<'s>,
     need: &'s Need<'s>,
+    lead: &'s Lead<'a>,
     /// Replicas wanted.
     target: Counts,
     /// Why groups that the pool may use have nothing to give.
@@ -168,6 +184,17 @@ impl<'a> Step<'_, 'a> {
     }
 
     fn grow(&mut self, offers: Vec<Slot>) -> Growth {
+        if let Some(guide) = self.lead.guide() {
+            let following = Following {
+                world: self.world,
+                crew: self.crew,
+                model: self.model,
+                guide,
+                stock: &self.shared.stock,
+                promised: &self.shared.promised.to_others(self.crew.id),
+            };
+            return follow(&following, offers, &self.unavailable);
+        }
         let now = self.world.now;
         grow(self.crew, self.model, self.need, offers, &mut self.unavailable, now)
     }
@@ -179,11 +206,12 @@ impl<'a> Step<'_, 'a> {
         // A spare for which the spec has no room is no reason to keep anything else.
         let roomless = |problem: &Problem| problem.reason == Reason::SpareForLoss;
         let enough = growth.taken().next().is_none() && (growth.short.as_ref().is_none_or(roomless) || above);
-        if pool.deleting || !enough {
+        // What is planned to come does not keep what is planned to go: both are one plan.
+        if pool.deleting || (!enough && self.lead.guide().is_none()) {
             return None;
         }
         let (offers, _) = slots(self.crew, self.options, &self.shared.stock, pool.replicas.max);
-        let shrinkage = shrink(&Case {
+        let case = Case {
             world: self.world,
             crew: self.crew,
             model: self.model,
@@ -191,7 +219,11 @@ impl<'a> Step<'_, 'a> {
             need: self.need,
             offers: &offers,
             draining: &self.shared.draining,
-        });
+        };
+        let shrinkage = match self.lead.guide() {
+            Some(guide) => part(&case, guide, &self.shared.promised.to_others(self.crew.id)),
+            None => shrink(&case),
+        };
         match &shrinkage.verdict {
             Surplus::Remove(name, reason, message, rejected) => {
                 if let Some(victim) = pool.running.get(name) {
@@ -224,8 +256,11 @@ impl<'a> Step<'_, 'a> {
             self.crew,
             self.model,
             self.need,
-            total(&self.target),
-            replaceable,
+            Wanted {
+                replicas: total(&self.target),
+                by_plan: self.lead.guide().is_some(),
+                replaceable,
+            },
             &mut self.shared.draining,
         );
         for (name, reason, message) in going {
@@ -264,7 +299,11 @@ impl<'a> Step<'_, 'a> {
             }
             Source::Purchase => {
                 let ask = Ask {
-                    reason: Reason::ServersNeeded,
+                    reason: if reason == Reason::PlannedAhead {
+                        reason
+                    } else {
+                        Reason::ServersNeeded
+                    },
                     message: format!("for pool {pool}: {message}"),
                     verdict: slot.verdict,
                     rejected: alternatives(),

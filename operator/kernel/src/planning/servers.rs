@@ -14,6 +14,7 @@ use crate::names::{GroupName, PoolId, ServerName};
 use crate::plan::{Action, Verdict};
 use crate::reason::Reason;
 use crate::snapshot::{Group, Mode, Replica, Server};
+use crate::strategy::ahead::GroupAhead;
 use crate::time::Timestamp;
 
 /// What pools of this pass decided about servers, beside what they took from the stock.
@@ -26,9 +27,18 @@ pub(crate) struct Claims {
 }
 
 /// Decides about the servers of every group, and writes down what to remember of each.
-pub(crate) fn manage(world: &World, stock: &mut Stock, claims: &Claims, draft: &mut Draft) {
+///
+/// Servers of `guided` groups come and go by the strategic plan.
+pub(crate) fn manage(
+    world: &World,
+    stock: &mut Stock,
+    claims: &Claims,
+    guided: &BTreeSet<&GroupName>,
+    draft: &mut Draft,
+) {
     for (name, group) in &world.snapshot.groups {
         let mut memory = group.memory.clone();
+        let ahead = world.snapshot.ahead.as_ref().and_then(|ahead| ahead.groups.get(name));
         let shelf = stock.shelf(name);
         if world.hands_off(name).is_none() && group.inventory.is_known() {
             call_back(name, group, shelf, claims, draft);
@@ -42,6 +52,7 @@ pub(crate) fn manage(world: &World, stock: &mut Stock, claims: &Claims, draft: &
                 group,
                 shelf,
                 claims,
+                ahead: ahead.filter(|_| guided.contains(name)),
             };
             returns.decide(draft);
         }
@@ -103,13 +114,18 @@ fn keep_minimum(name: &GroupName, group: &Group, shelf: &mut Shelf) {
 /// Asks for servers by the lowest free names, those that are only proposed last. True if any are asked for.
 fn ask(name: &GroupName, group: &Group, shelf: &mut Shelf, draft: &mut Draft) -> bool {
     let servers = group.inventory.servers();
+    // What people have approved goes by the names that they were shown.
+    let approved: BTreeSet<&ServerName> = group.approved_requests().collect();
     let names = (0u32..)
         .map(|ordinal| ServerName::new(format!("{name}-{ordinal}")))
-        .filter(|server| !servers.contains_key(server));
-    for ask in &mut shelf.asked {
-        ask.verdict = ask.verdict.max(by_mode(group));
-    }
+        .filter(|server| !servers.contains_key(server) && !approved.contains(server));
+    let names = approved.iter().copied().cloned().chain(names);
     shelf.asked.sort_by_key(|ask| ask.verdict);
+    for (index, ask) in shelf.asked.iter_mut().enumerate() {
+        if index >= approved.len() {
+            ask.verdict = ask.verdict.max(by_mode(group));
+        }
+    }
     for (ask, server) in shelf.asked.iter().zip(names) {
         let group = name.clone();
         let action = Action::RequestServer { group, server };
@@ -140,6 +156,8 @@ struct Returns<'r, 'a> {
     group: &'a Group,
     shelf: &'r Shelf,
     claims: &'r Claims,
+    /// What the strategic plan says of the group, if it is followed.
+    ahead: Option<&'r GroupAhead>,
 }
 
 impl Returns<'_, '_> {
@@ -201,6 +219,25 @@ impl Returns<'_, '_> {
             return false;
         }
         let target = self.target(name);
+        if let Some(ahead) = self.ahead.filter(|_| !self.group.deleting) {
+            let Some(until) = ahead.until.get(name) else {
+                return false;
+            };
+            let at = *until - DRAIN_ESTIMATE;
+            if self.world.now < at {
+                draft.wake(at);
+                return false;
+            }
+            let message = format!("server {name} is not planned for beyond {until}");
+            let leased = server.lease.is_some();
+            self.drain(
+                name,
+                if leased { Reason::LeaseEnded } else { Reason::ServerIdle },
+                message,
+                draft,
+            );
+            return true;
+        }
         if let Some(until) = self.wait_until(server, self.claims.vacated.contains(&target)) {
             draft.wake(until);
             return false;
@@ -346,9 +383,14 @@ impl Returns<'_, '_> {
     }
 
     fn release(&self, server: &ServerName, reason: Reason, message: &str, draft: &mut Draft) {
+        let verdict = if self.group.may_release(server) {
+            Verdict::Act
+        } else {
+            by_mode(self.group)
+        };
         let (group, server) = self.target(server);
         let action = Action::ReleaseServer { group, server };
-        draft.gated(by_mode(self.group), action, reason, message, Vec::new());
+        draft.gated(verdict, action, reason, message, Vec::new());
     }
 }
 

@@ -255,7 +255,7 @@ fn too_near(case: &Case, rest: &Counts, serving: &Counts, rate: Rate) -> Option<
     Some(Shrinkage::hold(true, Reason::ObjectiveNear, message, None))
 }
 
-fn above_maximum(case: &Case, keepers: u32) -> Shrinkage {
+pub(crate) fn above_maximum(case: &Case, keepers: u32) -> Shrinkage {
     let message = format!("{keepers} replicas, replicas.max is {}", case.crew.pool.replicas.max);
     let candidates = case.candidates();
     let Some(victim) = candidates.first() else {

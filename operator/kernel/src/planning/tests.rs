@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod faults;
+mod foresight;
+mod foresight_laws;
 mod fuzz;
 mod golden;
 mod growth;

@@ -57,7 +57,7 @@ pub struct GroupAhead {
     pub later: Vec<(Timestamp, u32)>,
     /// Servers that are there or coming and are not wanted beyond the horizon: until when each is.
     pub until: BTreeMap<ServerName, Timestamp>,
-    /// Servers that it counted as there or coming. What is there besides was asked for since.
+    /// Servers that there were. What is there besides has been asked for since.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub known: BTreeSet<ServerName>,
     /// What this plan and the last ones want of it.

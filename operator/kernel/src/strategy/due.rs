@@ -55,7 +55,7 @@ pub fn due(snapshot: &Snapshot, now: Timestamp, tried_at: Option<Timestamp>, cha
         || ahead
             .groups
             .iter()
-            .any(|(name, group)| has_lost(group, name, snapshot, now))
+            .any(|(name, group)| has_lost(group, name, snapshot, ahead.made_at, now))
     {
         Some(Due::Objects)
     } else {
@@ -64,15 +64,15 @@ pub fn due(snapshot: &Snapshot, now: Timestamp, tried_at: Option<Timestamp>, cha
 }
 
 /// A server that the plan counted on is of no use any more.
-fn has_lost(planned: &GroupAhead, name: &GroupName, snapshot: &Snapshot, now: Timestamp) -> bool {
+fn has_lost(planned: &GroupAhead, name: &GroupName, snapshot: &Snapshot, made_at: Timestamp, now: Timestamp) -> bool {
     let Some(group) = snapshot.groups.get(name) else {
         return !planned.known.is_empty();
     };
     let servers = group.inventory.servers();
     planned.known.iter().any(|server| {
-        let gone = servers
-            .get(server)
-            .is_none_or(|server| matches!(server.state, ServerState::Suspect | ServerState::Failed));
+        let gone = servers.get(server).is_none_or(|server| {
+            matches!(server.state, ServerState::Suspect | ServerState::Failed) && server.since > made_at
+        });
         gone && planned.until.get(server).is_none_or(|until| *until > now)
     })
 }

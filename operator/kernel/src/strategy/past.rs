@@ -124,7 +124,7 @@ fn burn(objectives: &[Objective], misses: &[f64]) -> f64 {
 }
 
 /// What one miss burns: 1 ÷ (1 − percentile), at most 1,000.
-pub(super) fn per_miss(objective: &Objective) -> f64 {
+pub(crate) fn per_miss(objective: &Objective) -> f64 {
     1.0 / (1.0 - objective.percentile.get()).max(0.001)
 }
 

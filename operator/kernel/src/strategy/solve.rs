@@ -164,7 +164,8 @@ fn start(problem: &Problem, prices: Option<&[Vec<f64>]>, ceiling: f64) -> Vec<Ve
                     let before = prices.and_then(|prices| prices.get(pool)?.get(window)).copied();
                     before
                         .filter(|price| *price > 0.0)
-                        .map_or(ceiling / 1_000.0, |price| price.min(ceiling))
+                        // From below nothing is bought, and the way up from there would take longer than a plan may.
+                        .map_or(ceiling / 1_000.0, |price| price.clamp(ceiling / 10_000.0, ceiling))
                 })
                 .collect()
         })

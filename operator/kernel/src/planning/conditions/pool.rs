@@ -11,6 +11,7 @@ use crate::planning::crew::{Crew, Standing};
 use crate::planning::demand::Need;
 use crate::planning::figures;
 use crate::planning::grow::Growth;
+use crate::planning::guide::Lead;
 use crate::planning::model::{Counts, Model, total};
 use crate::planning::options::{Options, energy};
 use crate::planning::policy::{HELD_LIMIT, MIN_SAMPLES};
@@ -28,6 +29,7 @@ pub(crate) struct Findings<'f, 'a> {
     pub(crate) options: &'f Options<'a>,
     pub(crate) model: &'f Model<'f>,
     pub(crate) need: &'f Need<'f>,
+    pub(crate) lead: &'f Lead<'a>,
     pub(crate) target: Counts,
     pub(crate) growth: Growth,
     pub(crate) shrinkage: Option<Shrinkage>,
@@ -42,8 +44,8 @@ pub(crate) struct Findings<'f, 'a> {
 pub(crate) fn outlook(world: &World, findings: Findings) -> PoolOutlook {
     let crew = findings.crew;
     let serving = crew.serving();
-    let sustainable =
-        (total(&serving) == 0 || !findings.options.choices.is_empty()).then(|| findings.model.sustainable(&serving));
+    let known = total(&serving) == 0 || !findings.options.choices.is_empty();
+    let sustainable = known.then(|| sustainable(&findings, &serving));
     let demand = findings.need.rate();
     let current = crew
         .members
@@ -64,6 +66,14 @@ pub(crate) fn outlook(world: &World, findings: Findings) -> PoolOutlook {
         held: held(&findings).cloned(),
         conditions: conditions(world, &findings, &serving),
         memory: findings.memory,
+    }
+}
+
+/// By the curves that the plan was made with, if it is followed: what is said is what was decided with.
+fn sustainable(findings: &Findings, serving: &Counts) -> Rate {
+    match findings.lead {
+        Lead::Planned(guide) => guide.sustainable(serving),
+        Lead::Measured(_) | Lead::Alone => findings.model.sustainable(serving),
     }
 }
 
@@ -323,9 +333,14 @@ fn capacity(findings: &Findings, serving: &Counts) -> Condition {
         Some(rate) => format!(
             "{} requests/s of {} sustainable on {}",
             figures::two(rate.as_per_second()),
-            figures::two(findings.model.sustainable(serving).as_per_second()),
+            figures::two(sustainable(findings, serving).as_per_second()),
             figures::replicas(serving),
         ),
+    };
+    let load = match findings.lead {
+        Lead::Planned(guide) => format!("{load}; {}", guide.outlook()),
+        Lead::Measured(why) => format!("{load}; decided by measurements alone: {}", why.message),
+        Lead::Alone => load,
     };
     let wanted = total(&findings.target);
     if on_the_way(findings) {
@@ -338,7 +353,11 @@ fn capacity(findings: &Findings, serving: &Counts) -> Condition {
         let message = format!("{load}; {wanted} wanted, the rest is loading");
         return condition(kind, Truth::False, Reason::ReplicasLoading, message);
     }
-    condition(kind, Truth::True, Reason::OnTarget, load)
+    match findings.lead {
+        Lead::Planned(guide) if guide.overspends() => condition(kind, Truth::False, Reason::ErrorBudgetSpent, load),
+        Lead::Measured(why) => condition(kind, Truth::True, why.reason, load),
+        Lead::Planned(_) | Lead::Alone => condition(kind, Truth::True, Reason::OnTarget, load),
+    }
 }
 
 fn metrics(findings: &Findings) -> Condition {

@@ -71,6 +71,8 @@ struct Source<'a> {
     group: &'a GroupName,
     /// What they prove, as far as some pool asks for it.
     proven: Trust,
+    /// Names of all that there are of the group.
+    existing: BTreeSet<ServerName>,
     /// Names of those that are held, in the order of `supply.held`.
     servers: Vec<&'a ServerName>,
     supply: Supply,
@@ -173,6 +175,7 @@ impl<'a> Scene<'a> {
         }
         for (source, plan) in self.sources.iter().zip(&envelope.supplies) {
             let group = ahead.groups.entry(source.group.clone()).or_default();
+            group.known.clone_from(&source.existing);
             let mut serves = |pool: Option<usize>| {
                 let planned = pool.and_then(|pool| self.pools.get(pool))?;
                 let replicas = &mut ahead.pools.get_mut(planned.id)?.replicas;
@@ -180,7 +183,6 @@ impl<'a> Scene<'a> {
                 Some(planned.id)
             };
             for (server, (until, pool)) in source.servers.iter().zip(plan.until.iter().zip(&plan.serves)) {
-                group.known.insert((*server).clone());
                 if let Some(until) = until {
                     group.until.insert((*server).clone(), *until);
                 }
@@ -304,11 +306,18 @@ impl<'a> Yard<'_, 'a> {
                 Source {
                     group: self.name,
                     proven,
+                    existing: self.existing(),
                     servers: here().map(|(_, name, _)| *name).collect(),
                     supply: self.supply(tier, held, free),
                 }
             })
             .collect()
+    }
+
+    fn existing(&self) -> BTreeSet<ServerName> {
+        let servers = self.group.inventory.servers().iter();
+        let exists = servers.filter(|(_, server)| server.state != ServerState::Gone);
+        exists.map(|(name, _)| name.clone()).collect()
     }
 
     fn supply(&self, tier: u32, held: Vec<Held>, free: Vec<Timestamp>) -> Supply {

@@ -15,6 +15,7 @@
 //! | prices per miss are moved until every window's budget holds; then what nobody needs is trimmed | `solve` |
 //! | which pool each server serves first, and what is spent on each | `assignment` |
 //! | how long a purchase has to be wanted before it is made | [`dwell`] |
+//! | what can be bought later is not bought now | `defer` |
 //! | how hours are cut into slots, and budgets into windows | [`horizon`] |
 //! | a lower bound by Lagrangian relaxation: prices for capacity decouple servers from slots | `bound` |
 //!
@@ -33,6 +34,7 @@ mod bound;
 pub mod burn;
 pub mod bursts;
 mod course;
+mod defer;
 pub mod due;
 pub mod dwell;
 pub mod envelope;

@@ -44,6 +44,9 @@ pub struct Ahead {
     pub cost: f64,
     /// No plan for the same problem costs less.
     pub bound: f64,
+    /// What this plan and the last ones want of groups with long leases.
+    #[serde(default)]
+    pub considered: Considered,
 }
 
 /// One group's part.
@@ -60,9 +63,6 @@ pub struct GroupAhead {
     /// Servers that there were. What is there besides has been asked for since.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub known: BTreeSet<ServerName>,
-    /// What this plan and the last ones want of it.
-    #[serde(default)]
-    pub considered: Considered,
 }
 
 /// One pool's part.

@@ -24,7 +24,7 @@ const STEP: Span = Span::from_minutes(5);
 /// So many times.
 const STEPS: u64 = MOST.as_millis() / STEP.as_millis();
 
-/// What the last plans wanted of one group, oldest first. Bounded.
+/// What the last plans wanted of groups with long leases, oldest first. Bounded.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Considered(VecDeque<Wanted>);
 
@@ -36,24 +36,29 @@ struct Wanted {
 }
 
 /// Servers that are paid for now and after each further step, as planned.
-pub(super) fn wanted(courses: &[Vec<Leg>]) -> Vec<u32> {
+pub(super) fn wanted(courses: &[&Vec<Leg>]) -> Vec<u32> {
     let at = |step: u64| {
         let at_s = (STEP * step).as_secs_f64();
-        let paid = |legs: &&Vec<Leg>| legs.iter().any(|leg| leg.from_s <= at_s && at_s < leg.to_s);
+        let paid = |legs: &&&Vec<Leg>| legs.iter().any(|leg| leg.from_s <= at_s && at_s < leg.to_s);
         u32::try_from(courses.iter().filter(paid).count()).unwrap_or(u32::MAX)
     };
     (0..=STEPS).map(at).collect()
 }
 
+/// How long a purchase with such a lease has to be wanted; `None` if it need not be.
+pub(super) fn patience(minimum_lease: Span) -> Option<Span> {
+    let patience = Span::from_millis(minimum_lease.as_millis() / PART).min(MOST);
+    (patience >= LEAST).then_some(patience)
+}
+
 impl Considered {
-    /// Adds what a plan made `now` wants; returns how many servers all plans of the last while wanted to have by now.
-    pub(super) fn consider(&mut self, now: Timestamp, minimum_lease: Span, servers: Vec<u32>) -> u32 {
-        let patience = Span::from_millis(minimum_lease.as_millis() / PART).min(MOST);
+    /// Adds what a plan made `now` wants; returns how many servers all plans of the time of `patience` wanted to have by now.
+    pub(super) fn consider(&mut self, now: Timestamp, patience: Option<Span>, servers: Vec<u32>) -> u32 {
         let own = servers.first().copied().unwrap_or(0);
-        if patience < LEAST {
+        let Some(patience) = patience else {
             self.0.clear();
             return own;
-        }
+        };
         // A clock that was set back proves nothing.
         self.0
             .retain(|wanted| wanted.made_at < now && now.since(wanted.made_at) <= patience);
@@ -94,7 +99,7 @@ mod tests {
         let mut considered = Considered::default();
         (0..)
             .zip(plans)
-            .map(|(index, &servers)| considered.consider(at(5 * index), lease, vec![servers; 13]))
+            .map(|(index, &servers)| considered.consider(at(5 * index), patience(lease), vec![servers; 13]))
             .collect()
     }
 
@@ -124,7 +129,7 @@ mod tests {
         // All plans want three servers from the 60th minute on.
         let plan = |made: u64| (0..=12).map(|step| if made + 5 * step >= 60 { 3 } else { 0 }).collect();
         let agreed: Vec<u32> = (0..=12)
-            .map(|index| considered.consider(at(5 * index), DAY, plan(5 * index)))
+            .map(|index| considered.consider(at(5 * index), patience(DAY), plan(5 * index)))
             .collect();
         assert_eq!(agreed[..12], [0; 12]);
         assert_eq!(agreed[12], 3);
@@ -141,7 +146,7 @@ mod tests {
         let mut considered = Considered::default();
         for second in 0..100_000 {
             let now = Timestamp::from_millis(0) + Span::from_secs(second);
-            considered.consider(now, DAY, vec![1; 13]);
+            considered.consider(now, patience(DAY), vec![1; 13]);
         }
         assert!(considered.0.len() <= 13, "{}", considered.0.len());
     }

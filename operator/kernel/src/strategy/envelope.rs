@@ -57,6 +57,8 @@ pub struct Situation<'a> {
     pub supplies: Vec<Supply>,
     /// Pools.
     pub pools: Vec<Consumer<'a>>,
+    /// What the last plans wanted of groups with long leases.
+    pub considered: Considered,
 }
 
 /// One group.
@@ -80,8 +82,6 @@ pub struct Supply {
     pub recycle: Span,
     /// What starting a server costs besides its price.
     pub switch_cost: f64,
-    /// What the last plans wanted of it.
-    pub considered: Considered,
     /// Servers that are there or coming.
     pub held: Vec<Held>,
     /// When each further server can be asked for: now, or when it is recycled or delivered.
@@ -137,6 +137,8 @@ pub struct Envelope {
     pub cost: f64,
     /// No plan for the same problem costs less.
     pub bound: f64,
+    /// What this plan and the last ones want of groups with long leases: the next one is to be told.
+    pub considered: Considered,
 }
 
 impl Envelope {
@@ -163,8 +165,6 @@ pub struct SupplyPlan {
     pub buyers: Vec<usize>,
     /// When further servers are to be asked for, ascending.
     pub later: Vec<Timestamp>,
-    /// What this plan and the last ones want: the next plan is to be told.
-    pub considered: Considered,
 }
 
 /// One pool's part.
@@ -235,12 +235,13 @@ pub fn plan(situation: &Situation, memo: &mut Memo, effort: Effort) -> Envelope 
         })
         .collect();
     let plan = solve(&problem, Some(&prices), effort);
-    let supplies = situation
+    let mut supplies: Vec<SupplyPlan> = situation
         .supplies
         .iter()
         .zip(plan.courses.iter().zip(&plan.serves))
         .map(|(supply, (courses, serves))| supply_plan(&horizon, supply, courses, serves))
         .collect();
+    let considered = agree(situation, &plan.courses, &mut supplies);
     let pools = known
         .drain(..)
         .zip(plan.windows.iter().zip(&plan.prices).zip(&plan.pool_costs))
@@ -262,7 +263,41 @@ pub fn plan(situation: &Situation, memo: &mut Memo, effort: Effort) -> Envelope 
         pools,
         cost: plan.cost,
         bound: plan.bound,
+        considered,
     }
+}
+
+/// Leaves of the purchases from groups with long leases what all plans of the last while agree on. Groups stand in for each other: one that
+/// has nothing to give does not make the next one wait anew.
+fn agree(situation: &Situation, courses: &[Vec<Vec<Leg>>], supplies: &mut [SupplyPlan]) -> Considered {
+    let mut considered = situation.considered.clone();
+    let patience = |supply: &Supply| dwell::patience(supply.minimum_lease);
+    let longest = situation.supplies.iter().filter_map(patience).max();
+    let patient = || situation.supplies.iter().map(|supply| patience(supply).is_some());
+    let all: Vec<&Vec<Leg>> = courses
+        .iter()
+        .zip(patient())
+        .filter(|(_, patient)| *patient)
+        .flat_map(|(courses, _)| courses)
+        .collect();
+    let agreed = considered.consider(situation.now, longest, dwell::wanted(&all));
+    let kept = situation
+        .supplies
+        .iter()
+        .zip(courses)
+        .zip(patient())
+        .filter(|(_, patient)| *patient);
+    let kept = kept.flat_map(|((supply, courses), _)| courses.iter().take(supply.held.len()));
+    let kept = kept
+        .filter(|legs| legs.first().is_some_and(|leg| leg.to_s > 0.0))
+        .count();
+    let mut left = usize::try_from(agreed).unwrap_or(usize::MAX).saturating_sub(kept);
+    for (supply, _) in supplies.iter_mut().zip(patient()).filter(|(_, patient)| *patient) {
+        supply.buyers.truncate(left);
+        left -= supply.buyers.len();
+        supply.buy = u32::try_from(supply.buyers.len()).unwrap_or(u32::MAX);
+    }
+    considered
 }
 
 /// What the courses of one group come to: those of servers that are there or coming, then those of others.
@@ -290,19 +325,7 @@ fn supply_plan(horizon: &Horizon, supply: &Supply, courses: &[Vec<Leg>], serves:
         .zip(serves)
         .skip(held.len())
         .filter(|(legs, _)| begins_now(legs));
-    let mut buyers: Vec<usize> = bought.map(|(_, pool)| pool.unwrap_or(0)).collect();
-    let wanted = dwell::wanted(courses);
-    let kept = courses
-        .iter()
-        .take(held.len())
-        .filter(|legs| legs.first().is_some_and(|leg| leg.to_s > 0.0));
-    let mut considered = supply.considered.clone();
-    let agreed = considered.consider(now, supply.minimum_lease, wanted);
-    buyers.truncate(
-        usize::try_from(agreed)
-            .unwrap_or(usize::MAX)
-            .saturating_sub(kept.count()),
-    );
+    let buyers: Vec<usize> = bought.map(|(_, pool)| pool.unwrap_or(0)).collect();
     let mut ahead: Vec<Timestamp> = courses
         .iter()
         .flatten()
@@ -316,7 +339,6 @@ fn supply_plan(horizon: &Horizon, supply: &Supply, courses: &[Vec<Leg>], serves:
         serves: serves.iter().take(held.len()).copied().collect(),
         buyers,
         later: ahead,
-        considered,
     }
 }
 

@@ -8,7 +8,7 @@ use super::bursts::{Bursts, Sample};
 use crate::capacity::curve::{Curves, Effort};
 
 /// Capacity curves, samples of bursts and what these burn. Plans do not depend on what it remembers, only how long they take.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Memo {
     /// Capacity curves.
     pub curves: Curves,

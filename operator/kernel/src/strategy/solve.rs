@@ -2,6 +2,7 @@
 
 use super::assignment::Assignment;
 use super::bound;
+use super::defer::defer;
 use super::sweep::{Solver, Standing};
 use super::{Burnt, Problem, StrategicPlan, Unit};
 
@@ -97,6 +98,7 @@ pub fn solve(problem: &Problem, prices: Option<&[Vec<f64>]>, effort: Effort) -> 
             break;
         }
     }
+    defer(&solver, &mut standing);
     let cost = cost(&solver, &standing);
     let bound = bound::bound(&mut solver, &standing, &prices, cost, effort.bounds);
     let windows = problem
@@ -222,7 +224,7 @@ fn violation(problem: &Problem, burnt: &[Vec<f64>]) -> f64 {
 }
 
 /// Money: courses and misses.
-fn cost(solver: &Solver, standing: &Standing) -> f64 {
+pub(super) fn cost(solver: &Solver, standing: &Standing) -> f64 {
     let courses: f64 = standing.courses.iter().flatten().map(|course| course.cost).sum();
     let misses: f64 = solver
         .problem

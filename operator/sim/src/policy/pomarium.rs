@@ -66,6 +66,7 @@ pub struct Pomarium {
     served: Vec<f64>,
     ticks: f64,
     envelope: Option<Envelope>,
+    considered: Considered,
     planned_ms: i64,
     /// Machines that are on their way out.
     leaving: Vec<usize>,
@@ -96,6 +97,7 @@ impl Pomarium {
             served: vec![0.0; scenario.groups.len()],
             ticks: 0.0,
             envelope: None,
+            considered: Considered::default(),
             planned_ms: i64::MIN,
             leaving: Vec::new(),
             ablation,
@@ -219,11 +221,13 @@ impl Pomarium {
                 past: blind.as_ref().unwrap_or(&self.past),
                 events: &[],
             }],
+            considered: self.considered.clone(),
         };
         let started = Instant::now();
         let envelope = plan(&situation, &mut self.memo, Effort::REPLAN);
         self.plan_ms.push(started.elapsed().as_secs_f64() * 1_000.0);
         self.gaps.push(envelope.gap());
+        self.considered.clone_from(&envelope.considered);
         if let Some(pool) = envelope.pools.first() {
             self.past.prices.clone_from(&pool.prices);
         }
@@ -244,13 +248,6 @@ impl Pomarium {
         self.reason = describe(view, &envelope, self.leaving.len());
         self.envelope = Some(envelope);
         commands
-    }
-
-    fn considered(&self, group: usize) -> Considered {
-        let supplies = self.envelope.as_ref().map(|envelope| &envelope.supplies);
-        supplies
-            .and_then(|supplies| supplies.get(group))
-            .map_or_else(Considered::default, |supply| supply.considered.clone())
     }
 
     fn supply(&self, view: &View<'_>, group: usize, machines: &[usize]) -> Supply {
@@ -293,7 +290,6 @@ impl Pomarium {
             load,
             recycle: Span::from_millis(model.recycle_ms),
             switch_cost: SWITCH_COST,
-            considered: self.considered(group),
             held: held.collect(),
             free: free.collect(),
         }

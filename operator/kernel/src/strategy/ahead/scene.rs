@@ -40,6 +40,8 @@ pub(super) struct Scene<'a> {
     now: Timestamp,
     pools: Vec<Planned<'a>>,
     sources: Vec<Source<'a>>,
+    /// What the last plans wanted.
+    considered: Considered,
 }
 
 /// Whether a pool can be planned for: what arrives is known, and it is to be served.
@@ -129,7 +131,13 @@ impl<'a> Scene<'a> {
             yard.sources(u32::try_from(tier).unwrap_or(u32::MAX))
         });
         let sources = sources.collect();
-        Self { now, pools, sources }
+        let last = snapshot.ahead.as_ref();
+        Self {
+            now,
+            pools,
+            sources,
+            considered: last.map_or_else(Considered::default, |ahead| ahead.considered.clone()),
+        }
     }
 
     /// What to plan; `None` if there is no pool to plan for.
@@ -138,6 +146,7 @@ impl<'a> Scene<'a> {
             now: self.now,
             supplies: self.sources.iter().map(|source| source.supply.clone()).collect(),
             pools: self.pools.iter().map(|planned| self.consumer(planned)).collect(),
+            considered: self.considered.clone(),
         })
     }
 
@@ -168,6 +177,7 @@ impl<'a> Scene<'a> {
             made_at: self.now,
             cost: envelope.cost,
             bound: envelope.bound,
+            considered: envelope.considered.clone(),
             ..Ahead::default()
         };
         for (planned, plan) in self.pools.iter().zip(&envelope.pools) {
@@ -198,10 +208,6 @@ impl<'a> Scene<'a> {
                 }
             }
             group.later.append(&mut counted(&plan.later));
-            // Servers are only asked for in the first part of a group.
-            if group.considered == Considered::default() {
-                group.considered = plan.considered.clone();
-            }
             group.later.sort_unstable();
         }
         ahead
@@ -322,8 +328,6 @@ impl<'a> Yard<'_, 'a> {
 
     fn supply(&self, tier: u32, held: Vec<Held>, free: Vec<Timestamp>) -> Supply {
         let group = self.group;
-        let last = self.world.snapshot.ahead.as_ref();
-        let considered = last.and_then(|ahead| ahead.groups.get(self.name));
         let site = self.world.snapshot.sites.get(&group.site);
         let kwh = site.map_or(0.0, |site| {
             site.energy.price_per_kwh.as_f64() * site.energy.pue.max(1.0)
@@ -344,7 +348,6 @@ impl<'a> Yard<'_, 'a> {
             load: self.load(),
             recycle: group.lead_time.recycle,
             switch_cost: SWITCH_COST,
-            considered: considered.map_or_else(Considered::default, |group| group.considered.clone()),
             held,
             free,
         }

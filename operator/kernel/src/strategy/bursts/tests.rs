@@ -59,7 +59,7 @@ fn a_backlog_that_everybody_waits_out_burns_nothing() {
 
 #[test]
 fn whether_bursts_grow_with_the_rate_is_learnt() {
-    let bursts = |index: u64| index % 30 == 0;
+    let bursts = |index: u64| index.is_multiple_of(30);
     let rate = |index: u64| if index < 2_880 { 10 } else { 60 };
     let on_top = recorded((0..5_760).map(|index| rate(index) + if bursts(index) { 40 } else { 0 }));
     let proportional = recorded((0..5_760).map(|index| rate(index) * if bursts(index) { 5 } else { 1 }));

@@ -75,7 +75,6 @@ fn supply(tier: u32, held: Vec<Held>, free: usize, now: Timestamp) -> Supply {
         load: Span::from_secs(30),
         recycle: if tier == 0 { Span::ZERO } else { Span::from_minutes(110) },
         switch_cost: 0.02,
-        considered: Considered::default(),
         held,
         free: vec![now; free],
     }
@@ -108,6 +107,7 @@ fn planned(now: Timestamp, hosted: Vec<Held>, past: &Past) -> Envelope {
             past,
             events: &[],
         }],
+        considered: Considered::default(),
     };
     plan(&situation, &mut Memo::new(curve::Effort::QUICK, 32), Effort::REPLAN)
 }

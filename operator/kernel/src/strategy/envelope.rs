@@ -30,7 +30,7 @@ const WEIGHTS: [f64; LEVELS.len()] = [0.15, 0.225, 0.25, 0.2, 0.1, 0.045, 0.03];
 const LATER_WEIGHTS: [f64; LEVELS.len()] = [0.0, 0.3, 0.4, 0.3, 0.0, 0.0, 0.0];
 
 /// The share of an error budget that is planned to be spent. The rest is for what no forecast sees.
-pub const SPEND: f64 = 0.6;
+pub const SPEND: f64 = 0.9;
 
 /// Sets of servers whose curves are measured: so many servers, filled in order.
 const ANCHORS: [u32; 11] = [1, 2, 3, 4, 6, 8, 12, 16, 24, 36, 56];
@@ -47,6 +47,9 @@ const RECOURSE: Span = Span::from_minutes(45);
 
 /// Of the variance of a forecast at least so much is not bursts.
 const LEAST_OPEN: f64 = 0.05;
+
+/// See [`Problem::overhang`]: enough to decide between plans that are otherwise much the same.
+const OVERHANG: f64 = 0.1;
 
 /// Everything the strategic plan knows.
 #[derive(Clone, Debug)]
@@ -224,6 +227,8 @@ pub fn plan(situation: &Situation, memo: &mut Memo, effort: Effort) -> Envelope 
         boundaries_s: horizon.seconds(),
         classes,
         pools: demands,
+        power_limits: Vec::new(),
+        overhang: OVERHANG,
     };
     let prices: Vec<Vec<f64>> = situation
         .pools
@@ -473,6 +478,7 @@ fn class(now: Timestamp, index: usize, supply: &Supply, pools: &[Known]) -> Clas
         lead_s: (supply.provision + supply.load).as_secs_f64(),
         recycle_s: supply.recycle.as_secs_f64(),
         switch_cost: supply.switch_cost,
+        busy_watts: 0.0,
         capacity: pools.iter().map(|pool| pool.capacity[index]).collect(),
         units: held.chain(free).collect(),
     }

@@ -30,7 +30,7 @@ const WEIGHTS: [f64; LEVELS.len()] = [0.15, 0.225, 0.25, 0.2, 0.1, 0.045, 0.03];
 const LATER_WEIGHTS: [f64; LEVELS.len()] = [0.0, 0.3, 0.4, 0.3, 0.0, 0.0, 0.0];
 
 /// The share of an error budget that is planned to be spent. The rest is for what no forecast sees.
-pub const SPEND: f64 = 0.9;
+pub const SPEND: f64 = 0.6;
 
 /// Sets of servers whose curves are measured: so many servers, filled in order.
 const ANCHORS: [u32; 11] = [1, 2, 3, 4, 6, 8, 12, 16, 24, 36, 56];

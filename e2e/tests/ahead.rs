@@ -96,7 +96,11 @@ async fn start() -> (Rig, Timestamp) {
             &json!({"provider": {"static": {}}, "size": {"max": 1}}),
         ),
         group(GROUP, GROUP, &terms),
-        pool("chat", 1, &json!({})),
+        pool(
+            "chat",
+            1,
+            &json!({"budget": {"amount": BUDGET, "currency": "USD", "period": "Month"}}),
+        ),
     ])
     .await;
     let uid = rig.pools.get("chat").await.unwrap().uid().unwrap();

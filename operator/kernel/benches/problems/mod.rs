@@ -151,6 +151,8 @@ pub(crate) fn hybrid(seed: u64) -> Problem {
             windows,
             miss_value: 0.0,
             survive: Survive::None,
+            rank: 0,
+            budgets: Vec::new(),
         }],
         power_limits: Vec::new(),
         overhang: 0.1,

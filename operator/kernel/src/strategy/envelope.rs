@@ -450,6 +450,8 @@ impl Known {
             windows,
             miss_value: pool.miss_penalty / pool.objectives.iter().map(per_miss).fold(1.0, f64::max),
             survive: pool.survive,
+            rank: 0,
+            budgets: Vec::new(),
         }
     }
 }

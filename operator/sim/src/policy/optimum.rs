@@ -117,6 +117,8 @@ fn problem(scenario: &Scenario, trace: &[Arrival], share: f64) -> Option<Problem
             windows,
             miss_value: 0.0,
             survive: Survive::None,
+            rank: 0,
+            budgets: Vec::new(),
         }],
         power_limits: Vec::new(),
         overhang: 0.0,

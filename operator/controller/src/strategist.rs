@@ -9,12 +9,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kube::ResourceExt;
-use pomarium_kernel::capacity::curve::{self, Curves};
+use pomarium_kernel::capacity::curve;
 use pomarium_kernel::names::PoolId;
 use pomarium_kernel::snapshot::{Demand, Snapshot};
 use pomarium_kernel::strategy::Effort;
 use pomarium_kernel::strategy::ahead::{Ahead, look_ahead};
 use pomarium_kernel::strategy::due::{Due, due};
+use pomarium_kernel::strategy::envelope::Memo;
 use pomarium_kernel::time::{Span, Timestamp};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -52,7 +53,7 @@ pub struct Made {
 pub(crate) struct Strategist {
     trigger: Trigger,
     /// A memo: plans are the same without it.
-    curves: Option<Curves>,
+    curves: Option<Memo>,
     newest: Option<Arc<Ahead>>,
     tried_at: Option<Timestamp>,
     /// A plan of an earlier leader is kept until then, while pools of it are not measured yet.
@@ -69,7 +70,7 @@ struct Making {
     snapshot: Arc<Snapshot>,
     due: Due,
     began: Instant,
-    thread: JoinHandle<(Ahead, Curves)>,
+    thread: JoinHandle<(Ahead, Memo)>,
 }
 
 impl Strategist {
@@ -177,8 +178,8 @@ fn measured(snapshot: &Snapshot) -> impl Iterator<Item = &PoolId> {
 }
 
 /// An empty memo of capacity curves.
-pub fn memo() -> Curves {
-    Curves::new(CURVE_EFFORT, CURVES)
+pub fn memo() -> Memo {
+    Memo::new(CURVE_EFFORT, CURVES)
 }
 
 /// Tells apart whether specs have changed: the API server counts their generations.

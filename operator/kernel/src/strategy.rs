@@ -9,13 +9,14 @@
 //!
 //! | step | module |
 //! |---|---|
-//! | what a slot's misses are, for every capacity: a convex function | [`burn`] |
+//! | what a slot's misses are, for every capacity: a convex function | [`burn`], [`bursts`] |
 //! | the best course of one server, when serving in slot t is worth v(t): dynamic programming, exact | `course` |
 //! | servers take turns, each answering best to all others, under a price per miss | `sweep` |
 //! | prices per miss are moved until every window's budget holds | `solve` |
 //! | what nobody needs is trimmed, hours stand in for days and days for hours | `local` |
 //! | what budgets of money do not allow is done without | `money` |
 //! | which pool each server serves first, and what is spent on each | `assignment` |
+//! | how long a purchase has to be wanted before it is made | [`dwell`] |
 //! | how hours are cut into slots, and budgets into windows | [`horizon`] |
 //! | a lower bound by Lagrangian relaxation, and prices to begin with, from servers that may be divided | `bound` |
 //! | what follows from slots and classes alone | `grid` |
@@ -33,13 +34,16 @@ pub mod ahead;
 mod assignment;
 mod bound;
 pub mod burn;
+pub mod bursts;
 mod course;
 pub mod due;
+pub mod dwell;
 pub mod envelope;
 mod grid;
 pub mod horizon;
 pub mod learning;
 mod local;
+mod memo;
 mod money;
 pub mod past;
 mod solve;

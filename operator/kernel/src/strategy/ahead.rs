@@ -16,8 +16,9 @@ use serde::{Deserialize, Serialize};
 
 use self::scene::Scene;
 use super::burn::BurnTable;
+use super::dwell::Considered;
+use super::envelope::Memo;
 use super::{Burnt, Effort, envelope};
-use crate::capacity::curve::Curves;
 use crate::forecast::Forecast;
 use crate::names::{GroupName, PoolId, ServerName};
 use crate::snapshot::Snapshot;
@@ -43,6 +44,9 @@ pub struct Ahead {
     pub cost: f64,
     /// No plan for the same problem costs less.
     pub bound: f64,
+    /// What this plan and the last ones want of groups with long leases.
+    #[serde(default)]
+    pub considered: Considered,
 }
 
 /// One group's part.
@@ -72,7 +76,7 @@ pub struct PoolAhead {
     pub prices: BTreeMap<Timestamp, f64>,
     /// What it was planned for.
     pub forecast: Option<Forecast>,
-    /// What its servers burn at which load, when demand does not fluctuate within minutes.
+    /// What its servers burn at which load.
     pub burn: Option<BurnTable>,
     /// Requests/s of one server of each group at saturation.
     pub capacity: BTreeMap<GroupName, f64>,
@@ -104,11 +108,11 @@ impl PoolAhead {
     }
 }
 
-/// Plans ahead for all pools of `snapshot` whose demand is known. Pure: the same snapshot gives the same plan, whatever `curves` remembers.
-pub fn look_ahead(snapshot: &Snapshot, now: Timestamp, curves: &mut Curves, effort: Effort) -> Ahead {
+/// Plans ahead for all pools of `snapshot` whose demand is known. Pure: the same snapshot gives the same plan, whatever `memo` remembers.
+pub fn look_ahead(snapshot: &Snapshot, now: Timestamp, memo: &mut Memo, effort: Effort) -> Ahead {
     let scene = Scene::of(snapshot, now);
     match scene.situation() {
-        Some(situation) => scene.named(&envelope::plan(&situation, curves, effort)),
+        Some(situation) => scene.named(&envelope::plan(&situation, memo, effort)),
         None => Ahead {
             made_at: now,
             ..Ahead::default()

@@ -5,12 +5,13 @@
 
 use std::time::Instant;
 
-use pomarium_kernel::capacity::curve::{self, Curves};
+use pomarium_kernel::capacity::curve;
 use pomarium_kernel::forecast::Counts;
 use pomarium_kernel::performance::Performance;
 use pomarium_kernel::snapshot::{Discipline, LengthMix, Objective, Pool, Survive};
 use pomarium_kernel::strategy::Effort;
-use pomarium_kernel::strategy::envelope::{Consumer, Envelope, Held, SPEND, Situation, Supply, plan};
+use pomarium_kernel::strategy::dwell::Considered;
+use pomarium_kernel::strategy::envelope::{Consumer, Envelope, Held, Memo, SPEND, Situation, Supply, plan};
 use pomarium_kernel::strategy::past::Past;
 use pomarium_kernel::time::{Span, Timestamp};
 use pomarium_kernel::units::Rate;
@@ -55,7 +56,7 @@ pub struct Pomarium {
     miss_penalty: f64,
     spend: f64,
     performance: Vec<Performance>,
-    curves: Curves,
+    memo: Memo,
     mix: LengthMix,
     mix_at_ms: Option<i64>,
     past: Past,
@@ -65,6 +66,7 @@ pub struct Pomarium {
     served: Vec<f64>,
     ticks: f64,
     envelope: Option<Envelope>,
+    considered: Considered,
     planned_ms: i64,
     /// Machines that are on their way out.
     leaving: Vec<usize>,
@@ -86,7 +88,7 @@ impl Pomarium {
             miss_penalty: pool.miss_penalty.as_f64(),
             spend: SPEND,
             performance: scenario.groups.iter().map(GroupModel::performance).collect(),
-            curves: Curves::new(curve::Effort::QUICK, CURVES),
+            memo: Memo::new(curve::Effort::QUICK, CURVES),
             mix: LengthMix::assumed().within_context(scenario.context_tokens),
             mix_at_ms: None,
             past: Past::default(),
@@ -95,6 +97,7 @@ impl Pomarium {
             served: vec![0.0; scenario.groups.len()],
             ticks: 0.0,
             envelope: None,
+            considered: Considered::default(),
             planned_ms: i64::MIN,
             leaving: Vec::new(),
             ablation,
@@ -146,8 +149,7 @@ impl Pomarium {
         let missed: Vec<f64> = (0..totals.missed.len())
             .map(|objective| (totals.missed[objective] - since.missed.get(objective).unwrap_or(&0)) as f64)
             .collect();
-        let seconds = until.since(at(since.at_ms)).as_secs_f64();
-        let rate = Rate::per_second((totals.requests - since.requests) as f64 / seconds);
+        let rate = self.past.history.lately(until).unwrap_or(Rate::ZERO);
         let serving: Vec<f64> = self.served.iter().map(|sum| sum / self.ticks).collect();
         let pool = self.envelope.as_ref().and_then(|envelope| envelope.pools.first());
         let predicted = pool.and_then(|pool| pool.expected_burn(rate, &serving));
@@ -219,11 +221,13 @@ impl Pomarium {
                 past: blind.as_ref().unwrap_or(&self.past),
                 events: &[],
             }],
+            considered: self.considered.clone(),
         };
         let started = Instant::now();
-        let envelope = plan(&situation, &mut self.curves, Effort::REPLAN);
+        let envelope = plan(&situation, &mut self.memo, Effort::REPLAN);
         self.plan_ms.push(started.elapsed().as_secs_f64() * 1_000.0);
         self.gaps.push(envelope.gap());
+        self.considered.clone_from(&envelope.considered);
         if let Some(pool) = envelope.pools.first() {
             self.past.prices.clone_from(&pool.prices);
         }

@@ -41,11 +41,12 @@ impl Milp {
         }
         text += &format!(" {:+} constant\nsubject to\n", self.constant);
         for (index, row) in self.rows.iter().enumerate() {
-            let terms: String = row
+            let terms: Vec<String> = row
                 .of
                 .iter()
                 .map(|(column, each)| format!(" {each:+} x{column}\n"))
                 .collect();
+            let terms = terms.concat();
             for (kind, limit) in [(">=", row.least), ("<=", row.most)] {
                 if limit.is_finite() && !terms.is_empty() {
                     text += &format!(

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use self::scene::Scene;
 use super::burn::BurnTable;
+use super::envelope::SPEND;
 use super::{Burnt, Effort, envelope};
 use crate::capacity::curve::Curves;
 use crate::forecast::Forecast;
@@ -106,8 +107,19 @@ impl PoolAhead {
 
 /// Plans ahead for all pools of `snapshot` whose demand is known. Pure: the same snapshot gives the same plan, whatever `curves` remembers.
 pub fn look_ahead(snapshot: &Snapshot, now: Timestamp, curves: &mut Curves, effort: Effort) -> Ahead {
+    look_ahead_spending(snapshot, now, curves, effort, SPEND)
+}
+
+/// The same, planning to spend another share of every error budget than [`SPEND`].
+pub fn look_ahead_spending(
+    snapshot: &Snapshot,
+    now: Timestamp,
+    curves: &mut Curves,
+    effort: Effort,
+    spend: f64,
+) -> Ahead {
     let scene = Scene::of(snapshot, now);
-    match scene.situation() {
+    match scene.situation(spend) {
         Some(situation) => scene.named(&envelope::plan(&situation, curves, effort)),
         None => Ahead {
             made_at: now,

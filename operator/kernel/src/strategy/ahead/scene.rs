@@ -23,7 +23,7 @@ use crate::planning::{
 };
 use crate::reason::Reason;
 use crate::snapshot::{Group, LengthMix, Ownership, PlacementOrder, Pool, Server, Snapshot, Trust};
-use crate::strategy::envelope::{Consumer, Envelope, Held, PoolPlan, SPEND, Situation, Supply};
+use crate::strategy::envelope::{Consumer, Envelope, Held, PoolPlan, Situation, Supply};
 use crate::strategy::horizon::LENGTH;
 use crate::time::{Span, Timestamp};
 use crate::units::{Money, Rate};
@@ -132,15 +132,15 @@ impl<'a> Scene<'a> {
     }
 
     /// What to plan; `None` if there is no pool to plan for.
-    pub(super) fn situation(&self) -> Option<Situation<'_>> {
+    pub(super) fn situation(&self, spend: f64) -> Option<Situation<'_>> {
         (!self.pools.is_empty()).then(|| Situation {
             now: self.now,
             supplies: self.sources.iter().map(|source| source.supply.clone()).collect(),
-            pools: self.pools.iter().map(|planned| self.consumer(planned)).collect(),
+            pools: self.pools.iter().map(|planned| self.consumer(planned, spend)).collect(),
         })
     }
 
-    fn consumer<'s>(&self, planned: &'s Planned<'a>) -> Consumer<'s> {
+    fn consumer<'s>(&self, planned: &'s Planned<'a>, spend: f64) -> Consumer<'s> {
         let pool = planned.pool;
         let performance = self.sources.iter().map(|source| {
             let usable = planned.may_use(source.group) && planned.trust() <= source.proven;
@@ -154,7 +154,7 @@ impl<'a> Scene<'a> {
             objectives: &pool.objectives,
             survive: pool.placement.survive_loss_of,
             miss_penalty: pool.miss_penalty.as_f64(),
-            spend: SPEND,
+            spend,
             recent: Some(planned.recent),
             past: &pool.past,
             events: &pool.events,

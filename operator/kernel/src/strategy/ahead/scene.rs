@@ -22,7 +22,7 @@ use crate::planning::{
     recallable, retained_until,
 };
 use crate::reason::Reason;
-use crate::snapshot::{Group, LengthMix, Ownership, PlacementOrder, Pool, Server, Snapshot, Trust};
+use crate::snapshot::{Demand, Group, LengthMix, Ownership, PlacementOrder, Pool, Server, Snapshot, Trust};
 use crate::strategy::envelope::{Consumer, Envelope, Held, PoolPlan, Situation, Supply};
 use crate::strategy::horizon::LENGTH;
 use crate::time::{Span, Timestamp};
@@ -93,7 +93,7 @@ impl<'a> Scene<'a> {
                     pool,
                     options: Options::of(&world, pool),
                     mix: planned_lengths(pool, now),
-                    recent: recent(pool, now)?,
+                    recent: recent(pool)?,
                 })
             })
             .filter(|planned| snapshot.groups.keys().any(|group| planned.may_use(group)))
@@ -227,14 +227,11 @@ fn counted(times: &[Timestamp]) -> Vec<(Timestamp, u32)> {
     counts.into_iter().collect()
 }
 
-/// What arrives by both windows that it is measured over: the short one is noisy, the long one late.
-fn recent(pool: &Pool, now: Timestamp) -> Option<Rate> {
-    match need(pool, now) {
-        Need::Known { rate, lasting, .. } => Some(Rate::per_second(f64::midpoint(
-            rate.as_per_second(),
-            lasting.as_per_second(),
-        ))),
-        Need::Unknown { .. } => None,
+/// What arrives right now, if it is known.
+fn recent(pool: &Pool) -> Option<Rate> {
+    match &pool.demand {
+        Demand::Known(arrivals) => Some(arrivals.recent()),
+        Demand::Unknown { .. } => None,
     }
 }
 

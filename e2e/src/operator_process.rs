@@ -21,6 +21,9 @@ use crate::watchdog;
 /// Longest wait for an answer of the operator's own endpoints.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
+/// Longest wait for a decision: it is made first.
+const DECISION_LIMIT: Duration = Duration::from_secs(130);
+
 /// Why the operator cannot be run.
 #[derive(Debug, thiserror::Error)]
 pub enum OperatorError {
@@ -199,6 +202,35 @@ impl Operator {
         })
     }
 
+    /// Its next decision with everything that it is made from, as `pomarium replay --snapshot` reads it.
+    pub async fn decision(&self) -> Result<String, OperatorError> {
+        let (status, text) = get_within(self.metrics, "/debug/snapshot", DECISION_LIMIT).await?;
+        if status == 200 {
+            return Ok(text);
+        }
+        Err(OperatorError::Endpoint {
+            url: format!("http://{}/debug/snapshot", self.metrics),
+            why: format!("status {status}: {text}"),
+        })
+    }
+
+    /// Runs another command of the same binary, and gives what it printed.
+    pub fn run(&self, arguments: &[&str]) -> Result<String, OperatorError> {
+        let output = Command::new(&self.binary)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .output()
+            .map_err(file_error("the binary"))?;
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        if output.status.success() {
+            return Ok(said);
+        }
+        Err(OperatorError::Endpoint {
+            url: arguments.join(" "),
+            why: format!("{said}{}", String::from_utf8_lossy(&output.stderr)),
+        })
+    }
+
     /// HTTP status and text of `/readyz`: the named gates.
     pub async fn readyz(&self) -> Result<(u16, String), OperatorError> {
         get(self.health, "/readyz").await
@@ -342,6 +374,10 @@ fn spawn(
 }
 
 async fn get(address: SocketAddr, path: &str) -> Result<(u16, String), OperatorError> {
+    get_within(address, path, ANSWER_LIMIT).await
+}
+
+async fn get_within(address: SocketAddr, path: &str, limit: Duration) -> Result<(u16, String), OperatorError> {
     let url = format!("http://{address}{path}");
     let failed = |error: reqwest::Error| OperatorError::Endpoint {
         url: url.clone(),
@@ -350,7 +386,7 @@ async fn get(address: SocketAddr, path: &str) -> Result<(u16, String), OperatorE
     let _ = rustls::crypto::ring::default_provider().install_default();
     let client = reqwest::Client::builder()
         .no_proxy()
-        .timeout(ANSWER_LIMIT)
+        .timeout(limit)
         .build()
         .map_err(failed)?;
     let answer = client.get(&url).send().await.map_err(failed)?;

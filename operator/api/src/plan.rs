@@ -1,4 +1,7 @@
 //! `ServerPlan`: what Pomarium is about to do, why, what it costs and what it rejected.
+//!
+//! For each pool the strategic plan, while it has anything to do; for each group what would be asked for or given back, where people want to
+//! be asked first. A plan for a group is approved with the annotation `pomarium.dev/approved: "true"`, and acted on until it expires.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
@@ -42,6 +45,9 @@ pub struct ServerPlanSpec {
     /// Change of the cost per hour, with currency; negative if it saves. Example: `3.94 USD`.
     #[schemars(schema_with = "schema::hourly_change")]
     pub hourly_change: String,
+    /// What is expected over the next 36 hours if the plan is followed. Default: not known; plans for a group have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outlook: Option<PlanOutlook>,
     /// After this the plan is void, RFC 3339 with milliseconds. Example: `2027-03-01T09:15:00.000Z`.
     #[schemars(schema_with = "schema::time")]
     pub expires_at: String,
@@ -78,6 +84,10 @@ pub struct PlannedAction {
     /// On what, such as a server's name. Example: `oregon-m4-max-0`.
     #[schemars(length(min = 1, max = 253))]
     pub target: String,
+    /// When, RFC 3339 with milliseconds. Default: as soon as it may be done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::time")]
+    pub at: Option<String>,
     /// Why, as one word of a closed list. Example: `DemandGrew`.
     #[schemars(length(min = 1, max = 64))]
     pub reason: String,
@@ -88,6 +98,39 @@ pub struct PlannedAction {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = limits::REJECTED), extend("x-kubernetes-list-type" = "atomic"))]
     pub rejected: Vec<RejectedAlternative>,
+}
+
+/// What is expected over the next 36 hours.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PlanOutlook {
+    /// When the plan was made, RFC 3339 with milliseconds.
+    #[schemars(schema_with = "schema::time")]
+    pub made_at: String,
+    /// Leases that are not paid in any case, and energy, of this pool's servers, with currency. Example: `47.28 USD`.
+    #[schemars(length(max = 32))]
+    pub cost: String,
+    /// The same of all pools together, with currency. Example: `94.56 USD`.
+    #[schemars(length(max = 32))]
+    pub total_cost: String,
+    /// No plan for all pools together costs less, with currency. Example: `92.10 USD`.
+    #[schemars(length(max = 32))]
+    pub bound: String,
+    /// What a better plan could save at most, in percent of the total. Example: `2.6`.
+    #[schemars(length(max = 16))]
+    pub gap_percent: String,
+    /// Requests per second that are planned for. Default: not known. Example: `in the next hour 2.1 requests/s (1.5 to 3.0)`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256))]
+    pub demand: Option<String>,
+    /// What is expected of each objective in its current window. Default: nothing is known. Example: `p95 TTFT ≤ 10s: at least 96.2 % of what is still to come`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), inner(length(max = 256)), extend("x-kubernetes-list-type" = "atomic"))]
+    pub attainment: Vec<String>,
+    /// What is spent of error budgets on purpose, by window. Default: nothing is known. Example: `38 % of what is left of the window that began 2027-03-01T00:00:00.000Z`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), inner(length(max = 256)), extend("x-kubernetes-list-type" = "atomic"))]
+    pub error_budget: Vec<String>,
 }
 
 /// What became of a plan. Written by Pomarium.

@@ -20,7 +20,9 @@ pub use objective::{Budget, BudgetPeriod, Event, Metrics, MetricsSource, Objecti
 pub use performance::{Performance, PerformanceMachine};
 pub use placement::{Placement, PlacementOrder, Survive};
 pub use routing::{Discipline, GatewayRef, HttpRoute, Routing};
-pub use status::{LastDecision, Observed, PoolMemory, RejectedAlternative, ReplicaCounts, ServerPoolStatus, Spent};
+pub use status::{
+    BudgetStatus, LastDecision, Observed, PoolMemory, RejectedAlternative, ReplicaCounts, ServerPoolStatus, Spent,
+};
 
 /// Which model, what must hold for its requests, what may be spent, and where it may run.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -45,6 +47,7 @@ pub use status::{LastDecision, Observed, PoolMemory, RejectedAlternative, Replic
     printcolumn(name = "Model", type_ = "string", json_path = ".spec.model.name", priority = "1"),
     printcolumn(name = "Demand/s", type_ = "string", json_path = ".status.observed.demand", priority = "1"),
     printcolumn(name = "Carries/s", type_ = "string", json_path = ".status.observed.sustainable", priority = "1"),
+    printcolumn(name = "Budget", type_ = "string", json_path = ".status.budget.text", description = "Spent of the budget in its current period.", priority = "1"),
     printcolumn(name = "Cut", type_ = "integer", json_path = ".status.requestsCut", priority = "1"),
     validation = Rule::new("self.metadata.name.size() <= 40").message("metadata.name must be at most 40 characters long")
 )]

@@ -97,6 +97,7 @@ impl Hands {
             Effect::EmptyGroup { group, site, servers } => provider::empty(self, group, servers, site).await,
             Effect::ApplyRoute { route, .. } => route::apply(&self.hub, route).await,
             Effect::Propose(plan) => route::propose(&self.hub, plan).await,
+            Effect::RemovePlan { plan, uid } => route::remove_plan(&self.hub, plan, uid).await,
         };
         result.unwrap_or_else(|outcome| outcome)
     }

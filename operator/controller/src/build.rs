@@ -11,6 +11,7 @@ mod cleanup;
 mod name;
 mod pod;
 mod proposal;
+mod strategic;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -28,6 +29,7 @@ pub use name::replica_name;
 pub(crate) use name::short_name;
 pub use pod::tolerates;
 pub(crate) use proposal::rejected;
+pub(crate) use strategic::is_over;
 
 use crate::effect::{Effect, Farewell, NodeRef, Object, PodRef, ServerDrain};
 use crate::route;
@@ -65,7 +67,10 @@ pub fn effects(plan: &Plan, snapshot: &Snapshot, world: &World, context: &Contex
         build.decision(decision);
     }
     build.empty_groups(plan);
-    build.effects.extend(proposal::proposals(plan, snapshot, context));
+    build
+        .effects
+        .extend(proposal::proposals(plan, snapshot, world, context));
+    build.effects.extend(strategic::plans(snapshot, world, context));
     build.effects.extend(route::routes(plan, snapshot, world));
     build.effects.extend(cleanup::cleanup(world));
     build.effects
@@ -140,7 +145,8 @@ impl<'a> Build<'a> {
     fn request(&mut self, group: &GroupName, server: &ServerName) -> Option<Effect> {
         let seen = self.snapshot.groups.get(group)?;
         let object = self.world.groups.get(group)?;
-        if seen.mode != Mode::Auto || needs_finalizer(object.as_ref()) || object.metadata.deletion_timestamp.is_some() {
+        let decided = seen.mode == Mode::Auto || seen.approved_requests().any(|approved| approved == server);
+        if !decided || needs_finalizer(object.as_ref()) || object.metadata.deletion_timestamp.is_some() {
             return None;
         }
         let answered = self.world.inventories.get(group).and_then(|answer| answer.size);
@@ -178,7 +184,7 @@ impl<'a> Build<'a> {
     fn release(&self, group: &GroupName, server: &ServerName) -> Option<Effect> {
         let seen = self.snapshot.groups.get(group)?;
         // Who deletes a group has decided to do without its servers.
-        let decided = seen.mode == Mode::Auto || seen.deleting;
+        let decided = seen.mode == Mode::Auto || seen.deleting || seen.may_release(server);
         (decided && seen.provider.releases_chosen).then(|| Effect::ReleaseServer {
             group: group.clone(),
             server: server.clone(),

@@ -186,13 +186,24 @@ pub enum Effect {
     },
     /// Write down what would be done, for people to approve.
     Propose(Box<ServerPlan>),
+    /// Delete a plan that has expired, or that another one takes the place of.
+    RemovePlan {
+        /// Which.
+        plan: ObjectKey,
+        /// With this uid only.
+        uid: String,
+    },
 }
 
 impl Effect {
     /// Where it goes.
     pub fn lane(&self) -> Lane {
         match self {
-            Self::AddFinalizer(_) | Self::RemoveFinalizer(_) | Self::ApplyRoute { .. } | Self::Propose(_) => Lane::Hub,
+            Self::AddFinalizer(_)
+            | Self::RemoveFinalizer(_)
+            | Self::ApplyRoute { .. }
+            | Self::Propose(_)
+            | Self::RemovePlan { .. } => Lane::Hub,
             Self::ApplyPod { site, .. }
             | Self::SetLifecycle { site, .. }
             | Self::DeletePod { site, .. }
@@ -223,6 +234,7 @@ impl Effect {
             Self::EmptyGroup { .. } => "EmptyGroup",
             Self::ApplyRoute { .. } => "ApplyRoute",
             Self::Propose(_) => "Propose",
+            Self::RemovePlan { .. } => "RemovePlan",
         }
     }
 

@@ -148,6 +148,7 @@ pub(crate) fn world() -> World {
     };
     World {
         hub_uid: "hub".to_owned(),
+        namespace: "pomarium-system".to_owned(),
         started: NOW - Span::from_minutes(10),
         currency: "USD".to_owned(),
         sites: [(SiteName::from("home"), home), (SiteName::from("away"), away)].into(),
@@ -301,7 +302,8 @@ pub(crate) fn play(world: &mut World, effect: &Effect) {
         | Effect::RemoveFinalizer(_)
         | Effect::EmptyGroup { .. }
         | Effect::ApplyRoute { .. }
-        | Effect::Propose(_) => {}
+        | Effect::Propose(_)
+        | Effect::RemovePlan { .. } => {}
     }
     let uids: Vec<String> = world
         .sites

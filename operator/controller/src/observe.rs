@@ -6,6 +6,7 @@
 //! and is left alone. A pool that cannot be used is left out, and the servers that it runs on are held so that nobody else
 //! is put there.
 
+mod approvals;
 mod currency;
 mod nodes;
 mod replicas;
@@ -51,6 +52,7 @@ pub fn observe(world: &World, now: Timestamp) -> Observed {
         snapshot.sites.insert(name.clone(), site);
     }
     let nodes = nodes::by_group(world, &invalid);
+    let mut approvals = approvals::by_group(world, now);
     for (name, object) in &world.groups {
         let site_name = &object.spec.site_ref.name;
         let (Some(seen), Some(site)) = (
@@ -70,6 +72,7 @@ pub fn observe(world: &World, now: Timestamp) -> Observed {
             .map(|_| servers::unusable_site(site_name, "cannot be used as it is"));
         group.problem = invalid.groups.get(name).cloned().or(group.problem).or(by_site);
         group.overlap = nodes.overlap(name);
+        group.approved = approvals.remove(name).unwrap_or_default();
         if let Some(problem) = &group.problem {
             invalid.groups.insert(name.clone(), problem.clone());
         }

@@ -36,7 +36,7 @@ use crate::measure::Meter;
 use crate::member::Members;
 use crate::observe::observe;
 use crate::provider::Inventories;
-use crate::store::{Groups, Pools, SecretVersions, Sites, Store};
+use crate::store::{Groups, Plans, Pools, SecretVersions, Sites, Store};
 use crate::strategist::{Made, Strategist};
 use crate::telemetry::Telemetry;
 use crate::world::{Invalid, World};
@@ -86,6 +86,7 @@ pub(crate) struct HubCaches {
     pub(crate) pools: Store<Pools>,
     pub(crate) groups: Store<Groups>,
     pub(crate) sites: Store<Sites>,
+    pub(crate) plans: Store<Plans>,
     pub(crate) secrets: Store<SecretVersions>,
 }
 
@@ -95,6 +96,7 @@ impl HubCaches {
             pools: Store::new(Pools, trigger.clone()),
             groups: Store::new(Groups, trigger.clone()),
             sites: Store::new(Sites, trigger.clone()),
+            plans: Store::new(Plans, trigger.clone()),
             secrets: Store::new(SecretVersions, trigger.clone()),
         }
     }
@@ -103,6 +105,7 @@ impl HubCaches {
         self.pools.is_current()?;
         self.groups.is_current()?;
         self.sites.is_current()?;
+        self.plans.is_current()?;
         self.secrets.is_current()
     }
 
@@ -130,6 +133,7 @@ impl HubCaches {
 /// Everything that a pass reads.
 pub(crate) struct Eyes {
     pub(crate) hub_uid: String,
+    pub(crate) namespace: String,
     pub(crate) started: Timestamp,
     pub(crate) hub: HubCaches,
     pub(crate) members: Members,
@@ -157,11 +161,13 @@ impl Eyes {
     fn look(&self) -> World {
         World {
             hub_uid: self.hub_uid.clone(),
+            namespace: self.namespace.clone(),
             started: self.started,
             currency: String::new(),
             pools: (*self.hub.pools.items()).clone(),
             groups: self.hub.groups.known(),
             sites: self.members.seen(&self.hub.sites.known()),
+            plans: (*self.hub.plans.items()).clone(),
             inventories: self.inventories.answers(),
             measurements: self.meter.answers(),
             invalid: self.hub.invalid(),

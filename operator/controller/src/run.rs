@@ -251,6 +251,7 @@ async fn control(
     let turns = Loop {
         eyes: Eyes {
             hub_uid: hub.uid.clone(),
+            namespace: hub.namespace.clone(),
             started: options.clock.now(),
             hub: caches,
             members: members.clone(),
@@ -280,6 +281,7 @@ fn follow_hub(caches: &HubCaches, hub: &Hub, tasks: &mut JoinSet<()>) {
         pools,
         groups,
         sites,
+        plans,
         secrets,
     } = caches.clone();
     let config = watcher::Config::default();
@@ -289,6 +291,8 @@ fn follow_hub(caches: &HubCaches, hub: &Hub, tasks: &mut JoinSet<()>) {
     tasks.spawn(async move { groups.follow(api, settings).await });
     let (api, settings) = (Api::all(hub.read.clone()), config.clone());
     tasks.spawn(async move { sites.follow(api, settings).await });
+    let (api, settings) = (Api::all(hub.read.clone()), config.clone());
+    tasks.spawn(async move { plans.follow(api, settings).await });
     let api = Api::namespaced(hub.read.clone(), &hub.namespace);
     tasks.spawn(async move { secrets.follow(api, config).await });
 }

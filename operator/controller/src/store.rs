@@ -25,7 +25,7 @@ use kube::runtime::watcher::{self, Event, watcher};
 use serde::de::DeserializeOwned;
 use tracing::{debug, warn};
 
-pub(crate) use hub::{Groups, Pools, SecretVersions, Sites};
+pub(crate) use hub::{Groups, Plans, Pools, SecretVersions, Sites};
 pub(crate) use site::{Budgets, Namespaces, Nodes, Pods};
 
 use crate::client::error_chain;

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use pomarium_api::group::ServerGroup;
+use pomarium_api::plan::ServerPlan;
 use pomarium_api::pool::ServerPool;
 use pomarium_api::site::ServerSite;
 use pomarium_kernel::names::{GroupName, PoolId, ServerName, SiteName};
@@ -22,6 +23,8 @@ use pomarium_kernel::time::Timestamp;
 pub struct World {
     /// Uid of the hub's `kube-system` namespace.
     pub hub_uid: String,
+    /// The operator's own namespace.
+    pub namespace: String,
     /// When this process began to look, in virtual time.
     pub started: Timestamp,
     /// The hub's one currency.
@@ -32,6 +35,8 @@ pub struct World {
     pub groups: BTreeMap<GroupName, Arc<ServerGroup>>,
     /// Sites, as they are in the hub, with what has been seen in their clusters.
     pub sites: BTreeMap<SiteName, SiteSeen>,
+    /// Plans in the hub, written by an operator and perhaps approved by people.
+    pub plans: BTreeMap<ObjectKey, Arc<ServerPlan>>,
     /// What providers last said about their groups.
     pub inventories: BTreeMap<GroupName, Arc<ProviderAnswer>>,
     /// What was last measured of pools.

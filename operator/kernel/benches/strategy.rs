@@ -83,6 +83,7 @@ impl Size {
                 lead_s: [90.0, 330.0, 950.0][group % 3],
                 recycle_s: [0.0, 0.0, 6_600.0][group % 3],
                 switch_cost: 0.02,
+                busy_watts: 0.0,
                 capacity: (0..self.pools)
                     .map(|pool| ((pool + group) % 2 == 0 || self.groups < 4).then_some([1.0, 0.8, 0.5][group % 3]))
                     .collect(),
@@ -93,6 +94,8 @@ impl Size {
             boundaries_s,
             classes,
             pools,
+            power_limits: Vec::new(),
+            overhang: 0.1,
         }
     }
 }

@@ -15,10 +15,10 @@ use crate::lifecycle::{NodeHealth, ServerState};
 use crate::names::{GroupName, Jurisdiction, PoolId, ServerName, SiteName};
 use crate::reason::{Problem, Reason};
 use crate::snapshot::{
-    Arrivals, Contact, Delivery, Demand, Discipline, Disruption, DrainPolicy, Energy, Group, GroupMemory, Inventory,
-    LeadTime, LengthMix, MachineKey, Maintenance, Measured, MeasuredPerformance, Metric, Mode, Model, Objective,
-    OnDeadline, Ownership, Placement, PlacementOrder, Pool, PoolMemory, Power, Pricing, ProviderTraits, ReplicaRange,
-    Server, Site, SizeRange, Survive, Trust, Use,
+    Approved, Arrivals, Contact, Delivery, Demand, Discipline, Disruption, DrainPolicy, Energy, Group, GroupMemory,
+    Inventory, LeadTime, LengthMix, MachineKey, Maintenance, Measured, MeasuredPerformance, Metric, Mode, Model,
+    Objective, OnDeadline, Ownership, Placement, PlacementOrder, Pool, PoolMemory, Power, Pricing, ProviderTraits,
+    ReplicaRange, Server, Site, SizeRange, Survive, Trust, Use,
 };
 use crate::time::{Span, Timestamp};
 use crate::units::{Fraction, Money, Rate};
@@ -96,6 +96,7 @@ impl Group {
                 window_open: true,
             },
             mode: Mode::Auto,
+            approved: Approved::default(),
             inventory: Inventory::Known(inventory),
             out_of_stock_since: None,
             memory: GroupMemory::default(),

@@ -20,7 +20,7 @@ use crate::names::{GroupName, PoolId, SiteName};
 use crate::strategy::ahead::Ahead;
 
 pub use group::{
-    Delivery, Disruption, Group, GroupMemory, Inventory, LeadTime, Lease, MachineKey, Mode, Power, Pricing,
+    Approved, Delivery, Disruption, Group, GroupMemory, Inventory, LeadTime, Lease, MachineKey, Mode, Power, Pricing,
     ProviderTraits, Server, SizeRange,
 };
 pub use measurement::{Arrivals, Demand, LengthMix, Measured};

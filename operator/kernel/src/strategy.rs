@@ -12,10 +12,12 @@
 //! | what a slot's misses are, for every capacity: a convex function | [`burn`] |
 //! | the best course of one server, when serving in slot t is worth v(t): dynamic programming, exact | `course` |
 //! | servers take turns, each answering best to all others, under a price per miss | `sweep` |
-//! | prices per miss are moved until every window's budget holds; then what nobody needs is trimmed | `solve` |
+//! | prices per miss are moved until every window's budget holds | `solve` |
+//! | what nobody needs is trimmed, hours stand in for days and days for hours | `local` |
 //! | which pool each server serves first, and what is spent on each | `assignment` |
 //! | how hours are cut into slots, and budgets into windows | [`horizon`] |
-//! | a lower bound by Lagrangian relaxation: prices for capacity decouple servers from slots | `bound` |
+//! | a lower bound by Lagrangian relaxation, and prices to begin with, from servers that may be divided | `bound` |
+//! | what follows from slots and classes alone | `grid` |
 //!
 //! [`envelope`] makes such a problem of what is known about servers, forecasts and error budgets ([`past`], which grows by [`learning`]). [`due`] says when it is time to plan again.
 //!
@@ -33,8 +35,10 @@ pub mod burn;
 mod course;
 pub mod due;
 pub mod envelope;
+mod grid;
 pub mod horizon;
 pub mod learning;
+mod local;
 pub mod past;
 mod solve;
 mod sweep;
@@ -61,6 +65,11 @@ pub struct Problem {
     pub classes: Vec<Class>,
     /// Who needs servers.
     pub pools: Vec<Demand>,
+    /// Per site: watts that all its servers that are on may draw together when busy. Sites beyond the list have no limit.
+    pub power_limits: Vec<Option<f64>>,
+    /// The share of a minimum's price beyond the horizon that is charged. If none were, a lease tomorrow would seem to cost a few hours, and
+    /// today's would be taken hours too early for its sake.
+    pub overhang: f64,
 }
 
 impl Problem {
@@ -94,6 +103,8 @@ pub struct Class {
     pub recycle_s: f64,
     /// What starting a server costs besides: work lost, and a threshold below which no plan is worth a change.
     pub switch_cost: f64,
+    /// Watts of one server under full load, which count towards its site's limit as long as it is on.
+    pub busy_watts: f64,
     /// Requests/s of one server at saturation, per pool; `None` where the pool may not run there.
     pub capacity: Vec<Option<f64>>,
     /// All servers that exist or could exist within the horizon.

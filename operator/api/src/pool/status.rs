@@ -32,6 +32,9 @@ pub struct ServerPoolStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     pub cost_per_hour: Option<String>,
+    /// What was spent of the budget in its current period. Default: there is no budget, or nothing was counted yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget: Option<BudgetStatus>,
     /// Requests that were cut at a drain's deadline since the pool exists. Only ever grows; stays 0 with `Keep`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
@@ -43,6 +46,24 @@ pub struct ServerPoolStatus {
     /// What Pomarium remembers between passes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<PoolMemory>,
+}
+
+/// What was spent of a budget.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BudgetStatus {
+    /// When the period began, in UTC.
+    #[schemars(schema_with = "schema::time")]
+    pub period: String,
+    /// Spent since then, with currency; what leases are owed for their minimum is spent when they are bought. Example: `412.50 USD`.
+    #[schemars(length(max = 32))]
+    pub spent: String,
+    /// The most that may be spent in the period, with currency. Example: `4000.00 USD`.
+    #[schemars(length(max = 32))]
+    pub limit: String,
+    /// `spent/limit`, for printing. Example: `412.50/4000.00 USD`.
+    #[schemars(length(max = 64))]
+    pub text: String,
 }
 
 /// Replicas of a pool, counted.

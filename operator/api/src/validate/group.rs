@@ -7,7 +7,7 @@ use pomarium_kernel::catalogue::Catalogue;
 use pomarium_kernel::names::SiteName;
 use pomarium_kernel::reason::Problem;
 use pomarium_kernel::snapshot::{
-    Delivery, Disruption, Group, LeadTime, MachineKey, Power, Pricing, ProviderTraits, SizeRange,
+    Approved, Delivery, Disruption, Group, LeadTime, MachineKey, Power, Pricing, ProviderTraits, SizeRange,
 };
 use pomarium_kernel::time::{Span, Timestamp};
 use pomarium_kernel::units::Money;
@@ -52,6 +52,7 @@ pub fn group_as_known(object: &ServerGroup, seen: GroupSeen, now: Timestamp) -> 
         }),
         disruption: reading.or(disruption(spec.disruption.as_ref(), now), NEVER),
         mode: mode(spec.mode),
+        approved: Approved::default(),
         inventory: seen.inventory,
         out_of_stock_since: memory
             .and_then(|memory| memory.out_of_stock_since.as_deref())

@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1::Service;
 use kube::ResourceExt;
-use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, Patch};
+use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, Patch, Preconditions};
 use pomarium_api::plan::ServerPlan;
 use serde_json::Value;
 
@@ -10,6 +10,7 @@ use super::kube_call::{as_manager, call};
 use crate::effect::Outcome;
 use crate::member::Hub;
 use crate::route::Route;
+use crate::world::ObjectKey;
 
 /// The Gateway API.
 const API_GROUP: &str = "gateway.networking.k8s.io";
@@ -107,6 +108,17 @@ pub(super) async fn propose(hub: &Hub, plan: &ServerPlan) -> Result<Outcome, Out
         return Ok(Outcome::Unchanged);
     }
     call(write.patch(&plan.name_any(), &as_manager(PLANS), &Patch::Apply(plan))).await?;
+    Ok(Outcome::Done)
+}
+
+/// Only the very one that was looked at: its name may be another one's by now.
+pub(super) async fn remove_plan(hub: &Hub, plan: &ObjectKey, uid: &str) -> Result<Outcome, Outcome> {
+    let api: Api<ServerPlan> = Api::namespaced(hub.write.clone(), &plan.namespace);
+    let params = DeleteParams::default().preconditions(Preconditions {
+        uid: Some(uid.to_owned()),
+        resource_version: None,
+    });
+    call(api.delete(&plan.name, &params)).await?;
     Ok(Outcome::Done)
 }
 

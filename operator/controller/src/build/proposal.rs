@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use kube::ResourceExt;
 use kube::api::ObjectMeta;
 use pomarium_api::limits;
 use pomarium_api::plan::{PlannedAction, ServerPlan, ServerPlanSpec, Subject, SubjectKind};
@@ -15,12 +16,13 @@ use pomarium_kernel::units::Money;
 use super::Context;
 use super::name::fnv1a;
 use crate::effect::Effect;
+use crate::world::{ObjectKey, World};
 
 /// Proposals expire at the second midnight, UTC: the same proposal made again on the same day is the same object.
 const DAY: Span = Span::from_hours(24);
 
 /// One plan per group of which servers would be asked for or given back, if people agreed.
-pub(super) fn proposals(plan: &Plan, snapshot: &Snapshot, context: &Context<'_>) -> Vec<Effect> {
+pub(super) fn proposals(plan: &Plan, snapshot: &Snapshot, world: &World, context: &Context<'_>) -> Vec<Effect> {
     let mut by_group: BTreeMap<&GroupName, Vec<&Decision>> = BTreeMap::new();
     for decision in plan
         .decisions
@@ -35,7 +37,9 @@ pub(super) fn proposals(plan: &Plan, snapshot: &Snapshot, context: &Context<'_>)
         .into_iter()
         .filter_map(|(group, decisions)| {
             let hourly = snapshot.groups.get(group)?.pricing.hourly;
-            Some(Effect::Propose(Box::new(proposal(group, hourly, &decisions, context))))
+            let proposal = proposal(group, hourly, &decisions, context);
+            let key = ObjectKey::new(context.namespace, proposal.name_any());
+            (!world.plans.contains_key(&key)).then(|| Effect::Propose(Box::new(proposal)))
         })
         .collect()
 }
@@ -69,6 +73,7 @@ fn proposal(group: &GroupName, hourly: Money, decisions: &[&Decision], context: 
             },
             actions,
             hourly_change: format!("{change} {}", context.currency),
+            outlook: None,
             expires_at: expires_at.to_string(),
         },
     );
@@ -88,6 +93,7 @@ fn planned(decision: &Decision, currency: &str) -> PlannedAction {
     PlannedAction {
         action: action.to_owned(),
         target,
+        at: None,
         reason: decision.reason.to_string(),
         message: limits::clip(&decision.message, limits::MESSAGE),
         rejected: decision
@@ -109,7 +115,7 @@ pub(crate) fn rejected(rejected: &Rejected, currency: &str) -> RejectedAlternati
     }
 }
 
-fn second_midnight(now: Timestamp) -> Timestamp {
+pub(super) fn second_midnight(now: Timestamp) -> Timestamp {
     let day = i64::try_from(DAY.as_millis()).unwrap_or(i64::MAX);
     let today = now.as_millis().div_euclid(day);
     Timestamp::from_millis(today.saturating_add(2).saturating_mul(day))

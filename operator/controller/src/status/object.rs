@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition as ApiCondition;
 use pomarium_api::group::{self, ServerCounts, ServerGroupStatus};
 use pomarium_api::limits;
-use pomarium_api::pool::{LastDecision, Observed, PoolMemory, ReplicaCounts, ServerPoolStatus};
+use pomarium_api::pool::{BudgetStatus, LastDecision, Observed, PoolMemory, ReplicaCounts, ServerPoolStatus};
 use pomarium_api::site::{MetricsAccess, ServerSiteStatus};
 use pomarium_kernel::names::{GroupName, PoolId, SiteName};
 use pomarium_kernel::plan::{Action, Condition, ConditionKind, Decision, PoolOutlook, Truth};
@@ -79,8 +79,30 @@ fn pool(said: &Said<'_>, id: &PoolId) -> ServerPoolStatus {
             old.cost_per_hour.as_deref(),
             amount(outlook.hourly, said.currency),
         )),
+        budget: budget(said, id, outlook, old.budget),
         memory: Some(PoolMemory::from(&outlook.memory)),
         ..status
+    }
+}
+
+/// What was spent of the pool's budget, if it has one and it was counted.
+fn budget(said: &Said<'_>, id: &PoolId, outlook: &PoolOutlook, old: Option<BudgetStatus>) -> Option<BudgetStatus> {
+    let limit = said.snapshot.pools.get(id)?.budget?.amount;
+    let spent = outlook.memory.spent?;
+    let new = BudgetStatus {
+        period: spent.period.to_string(),
+        spent: amount(spent.amount, said.currency),
+        limit: amount(limit, said.currency),
+        text: format!("{:.2}/{}", spent.amount.as_f64(), amount(limit, said.currency)),
+    };
+    // Cents by the minute are no news; a hundredth of the budget is.
+    let said_before = |old: &BudgetStatus| old.spent.split(' ').next()?.parse::<f64>().ok();
+    let close = |before: f64| (spent.amount.as_f64() - before).abs() < limit.as_f64() / 100.0;
+    match old {
+        Some(old) if old.period == new.period && old.limit == new.limit && said_before(&old).is_some_and(close) => {
+            Some(old)
+        }
+        _ => Some(new),
     }
 }
 

@@ -6,15 +6,16 @@ use http::{Request, Response};
 use k8s_openapi::jiff;
 use kube::Client;
 use kube::client::Body;
+use pomarium_api::pool::ServerPool;
 use pomarium_api::site::MetricsAccess;
 use pomarium_kernel::planning;
 use pomarium_kernel::reason::{Problem, Reason};
-use pomarium_kernel::snapshot::{Demand, Measured};
-use pomarium_kernel::units::{Fraction, Rate};
+use pomarium_kernel::snapshot::{Demand, Measured, Spent};
+use pomarium_kernel::units::{Fraction, Money, Rate};
 
 use super::*;
 use crate::effect::PodRef;
-use crate::fixture::{NOW, chat, hub, snapshot, world};
+use crate::fixture::{NOW, chat, hub, pool, read, snapshot, world};
 use crate::world::{Measurement, ObjectKey};
 
 fn clock(secs: i64) -> Time {
@@ -84,6 +85,53 @@ fn a_status_that_would_say_the_same_is_the_same_to_the_byte() {
     let slow = said(&world, &Done::default(), 120);
     let objectives = &slow.pools[&chat()].observed.as_ref().unwrap().objectives;
     assert_eq!(objectives, &["p95 TTFT 12.0s > 10s"]);
+}
+
+#[test]
+fn what_was_spent_of_a_budget_is_said_and_survives_in_the_status() {
+    let mut world = world();
+    let mut with_budget = pool();
+    with_budget["spec"]["budget"] = serde_json::json!({"amount": "40", "currency": "USD"});
+    let spent = |amount: &str| {
+        let mut object = with_budget.clone();
+        let until = NOW.to_string();
+        let period = "2027-01-01T00:00:00.000Z";
+        object["status"] =
+            serde_json::json!({"memory": {"spent": {"period": period, "amount": amount, "until": until}}});
+        read::<ServerPool>(object)
+    };
+    world.pools.insert(chat(), spent("12.5"));
+    let mut plan = planning::plan(&snapshot(&world), NOW);
+    let of = |world: &World, plan: &Plan| {
+        let snapshot = snapshot(world);
+        let said = Said {
+            plan,
+            snapshot: &snapshot,
+            world,
+            done: &Done::default(),
+            currency: "USD",
+            now: NOW,
+            clock: clock(1),
+        };
+        statuses(&said).pools[&chat()].clone()
+    };
+    let remember = |plan: &mut Plan, micros: i64| {
+        let memory = &mut plan.pools.get_mut(&chat()).unwrap().memory;
+        memory.spent = Some(Spent {
+            period: Timestamp::parse("2027-01-01T00:00:00Z").unwrap(),
+            amount: Money::from_micros(micros),
+            until: NOW,
+        });
+    };
+    remember(&mut plan, 12_500_000);
+    let first = of(&world, &plan);
+    assert_eq!(first.budget.as_ref().unwrap().text, "12.50/40.00 USD");
+    assert_eq!(first.memory.as_ref().unwrap().spent.as_ref().unwrap().amount, "12.50");
+    Arc::make_mut(world.pools.get_mut(&chat()).unwrap()).status = Some(first.clone());
+    remember(&mut plan, 12_700_000);
+    assert_eq!(of(&world, &plan).budget, first.budget, "a few cents");
+    remember(&mut plan, 13_000_000);
+    assert_eq!(of(&world, &plan).budget.unwrap().spent, "13.00 USD");
 }
 
 #[test]

@@ -4,11 +4,13 @@ use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::{DeserializeGuard, PartialObjectMeta};
 use pomarium_api::group::ServerGroup;
+use pomarium_api::plan::ServerPlan;
 use pomarium_api::pool::ServerPool;
 use pomarium_api::site::ServerSite;
 use pomarium_kernel::names::{GroupName, PoolId, SiteName};
 
 use super::Projection;
+use crate::world::ObjectKey;
 
 /// `ServerPool`s.
 pub(crate) struct Pools;
@@ -16,6 +18,8 @@ pub(crate) struct Pools;
 pub(crate) struct Groups;
 /// `ServerSite`s.
 pub(crate) struct Sites;
+/// `ServerPlan`s.
+pub(crate) struct Plans;
 
 macro_rules! whole_object {
     ($projection:ident, $object:ty, $key:ty, $make_key:expr) => {
@@ -50,6 +54,11 @@ whole_object!(Groups, ServerGroup, GroupName, |metadata| GroupName::new(name(
     metadata
 )));
 whole_object!(Sites, ServerSite, SiteName, |metadata| SiteName::new(name(metadata)));
+
+whole_object!(Plans, ServerPlan, ObjectKey, |metadata: &ObjectMeta| ObjectKey::new(
+    metadata.namespace.clone().unwrap_or_default(),
+    name(metadata)
+));
 
 /// Secrets of the operator's namespace: only that they changed. Their content is read when a site is connected.
 pub(crate) struct SecretVersions;

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use super::*;
 use crate::names::{Jurisdiction, Revision};
 use crate::snapshot::{
-    Arrivals, Contact, Discipline, Disruption, DrainPolicy, Energy, GroupMemory, Inventory, LeadTime, MachineKey,
-    Maintenance, Mode, Model, Objective, OnDeadline, Ownership, Placement, PlacementOrder, PoolMemory, Power, Pricing,
-    ProviderTraits, ReplicaRange, SizeRange, Survive, Trust,
+    Approved, Arrivals, Contact, Discipline, Disruption, DrainPolicy, Energy, GroupMemory, Inventory, LeadTime,
+    MachineKey, Maintenance, Mode, Model, Objective, OnDeadline, Ownership, Placement, PlacementOrder, PoolMemory,
+    Power, Pricing, ProviderTraits, ReplicaRange, SizeRange, Survive, Trust,
 };
 use crate::time::{Span, Timestamp};
 use crate::units::{Fraction, Money, Rate};
@@ -86,6 +86,7 @@ fn group(chip: &str, gpu_cores: u32, memory_gib: u32) -> Group {
             window_open: true,
         },
         mode: Mode::Auto,
+        approved: Approved::default(),
         inventory: Inventory::Known(BTreeMap::new()),
         out_of_stock_since: None,
         memory: GroupMemory::default(),

@@ -114,13 +114,18 @@ fn keep_minimum(name: &GroupName, group: &Group, shelf: &mut Shelf) {
 /// Asks for servers by the lowest free names, those that are only proposed last. True if any are asked for.
 fn ask(name: &GroupName, group: &Group, shelf: &mut Shelf, draft: &mut Draft) -> bool {
     let servers = group.inventory.servers();
+    // What people have approved goes by the names that they were shown.
+    let approved: BTreeSet<&ServerName> = group.approved_requests().collect();
     let names = (0u32..)
         .map(|ordinal| ServerName::new(format!("{name}-{ordinal}")))
-        .filter(|server| !servers.contains_key(server));
-    for ask in &mut shelf.asked {
-        ask.verdict = ask.verdict.max(by_mode(group));
-    }
+        .filter(|server| !servers.contains_key(server) && !approved.contains(server));
+    let names = approved.iter().copied().cloned().chain(names);
     shelf.asked.sort_by_key(|ask| ask.verdict);
+    for (index, ask) in shelf.asked.iter_mut().enumerate() {
+        if index >= approved.len() {
+            ask.verdict = ask.verdict.max(by_mode(group));
+        }
+    }
     for (ask, server) in shelf.asked.iter().zip(names) {
         let group = name.clone();
         let action = Action::RequestServer { group, server };
@@ -378,9 +383,14 @@ impl Returns<'_, '_> {
     }
 
     fn release(&self, server: &ServerName, reason: Reason, message: &str, draft: &mut Draft) {
+        let verdict = if self.group.may_release(server) {
+            Verdict::Act
+        } else {
+            by_mode(self.group)
+        };
         let (group, server) = self.target(server);
         let action = Action::ReleaseServer { group, server };
-        draft.gated(by_mode(self.group), action, reason, message, Vec::new());
+        draft.gated(verdict, action, reason, message, Vec::new());
     }
 }
 

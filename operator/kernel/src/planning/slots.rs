@@ -9,7 +9,7 @@ use crate::lifecycle::ServerState;
 use crate::names::{GroupName, ReplicaId, ServerName};
 use crate::plan::Verdict;
 use crate::reason::{Problem, Reason};
-use crate::snapshot::Server;
+use crate::snapshot::{Group, Mode, Pool, Server};
 
 /// One place for one more replica.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -102,8 +102,10 @@ pub(crate) fn slots(
         }
         match growable(shelf, shelf.free.iter().find(|name| !proven(name))) {
             Ok(more) => {
-                for _ in 0..usize::try_from(more).unwrap_or(usize::MAX).min(limit) {
-                    add(Source::Purchase, group, None, choice.verdict);
+                let approved = approved(choice.group, shelf, crew.pool);
+                for index in 0..usize::try_from(more).unwrap_or(usize::MAX).min(limit) {
+                    let verdict = if index < approved { Verdict::Act } else { choice.verdict };
+                    add(Source::Purchase, group, None, verdict);
                 }
             }
             Err(problem) => {
@@ -121,6 +123,13 @@ pub(crate) fn slots(
         found.into_iter().map(|(_, slot)| slot).take(limit).collect(),
         unavailable,
     )
+}
+
+/// How many servers people have approved that nobody has asked for yet.
+fn approved(group: &Group, shelf: &Shelf, pool: &Pool) -> usize {
+    let taken = shelf.asked.iter().filter(|ask| ask.verdict == Verdict::Act).count();
+    let approved = group.approved_requests().filter(|_| pool.mode != Mode::Advise);
+    approved.count().saturating_sub(taken)
 }
 
 /// How many more servers of a group may be asked for, or why none. `unproven` is a free one without valid evidence.

@@ -1,6 +1,6 @@
 //! Sets of identical machines and the servers that exist of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -47,6 +47,9 @@ pub struct Group {
     pub disruption: Disruption,
     /// Whether Pomarium may spend money here by itself.
     pub mode: Mode,
+    /// What people have approved, where they want to be asked.
+    #[serde(default, skip_serializing_if = "Approved::is_empty")]
+    pub approved: Approved,
     /// All servers that exist or have been asked for, or unknown if the provider or the site does not answer.
     pub inventory: Inventory,
     /// When the provider last refused for want of machines.
@@ -62,6 +65,36 @@ pub struct Group {
     pub paused: bool,
     /// The object is being deleted: what runs is moved, then every server is given back.
     pub deleting: bool,
+}
+
+impl Group {
+    /// Servers that may be asked for because people have approved it, and that do not exist yet. Who only advises is not told to act.
+    pub fn approved_requests(&self) -> impl Iterator<Item = &ServerName> {
+        let servers = self.inventory.servers();
+        let approved = self.approved.requests.iter();
+        approved.filter(|name| self.mode != Mode::Advise && !servers.contains_key(*name))
+    }
+
+    /// Whether people have approved that this server is given back.
+    pub fn may_release(&self, server: &ServerName) -> bool {
+        self.mode != Mode::Advise && self.approved.releases.contains(server)
+    }
+}
+
+/// What people have approved and what has not expired.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Approved {
+    /// Servers that may be asked for.
+    pub requests: BTreeSet<ServerName>,
+    /// Servers that may be given back.
+    pub releases: BTreeSet<ServerName>,
+}
+
+impl Approved {
+    /// Nothing is approved.
+    pub fn is_empty(&self) -> bool {
+        self.requests.is_empty() && self.releases.is_empty()
+    }
 }
 
 /// Fewest and most servers of a group.

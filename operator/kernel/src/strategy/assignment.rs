@@ -23,14 +23,9 @@ impl Assignment {
             for (unit, course) in courses.iter().enumerate() {
                 shares.fill(0.0);
                 let mut first = None;
-                for slot in 0..problem.slots() {
-                    let (start_s, end_s) = (problem.boundaries_s[slot], problem.boundaries_s[slot + 1]);
-                    let share: f64 = course.legs.iter().map(|leg| leg.share(start_s, end_s)).sum();
-                    if share <= 0.0 {
-                        continue;
-                    }
+                for (slot, share) in course.terms.iter().flat_map(|term| term.serves.slots()) {
                     let pool = standing.pool(class, unit, slot);
-                    if capacity.get(pool).is_some_and(Option::is_some) {
+                    if share > 0.0 && capacity.get(pool).is_some_and(Option::is_some) {
                         first = first.or(Some(pool));
                         shares[pool] += share * problem.length_s(slot);
                     }

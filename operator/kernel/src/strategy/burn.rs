@@ -10,6 +10,17 @@ pub const LOADS: [f64; 16] = [
     0.0, 0.2, 0.3, 0.4, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.94, 0.97, 1.0,
 ];
 
+/// One over the distance of neighbours in [`LOADS`].
+const LOAD_WIDTHS: [f64; LOADS.len() - 1] = {
+    let mut widths = [0.0; LOADS.len() - 1];
+    let mut entry = 0;
+    while entry < widths.len() {
+        widths[entry] = 1.0 / (LOADS[entry + 1] - LOADS[entry]);
+        entry += 1;
+    }
+    widths
+};
+
 /// Beyond saturation a backlog grows that outlives the slot: burn rises by so much per saturation.
 ///
 /// A tenth too much for an hour leaves six minutes' work, which takes another hour to work off at nine tenths of saturation: the
@@ -77,6 +88,41 @@ impl BurnTable {
         Self { anchors }
     }
 
+    /// Adds `weight` times the burn per request at `rate` to `sum`, for capacities of 0, `step`, 2 `step` …: what [`BurnTable::at`]
+    /// says of each, in one sweep.
+    fn add(&self, sum: &mut [f64], step: f64, rate: f64, weight: f64) {
+        let (mut after, mut entry) = (0, LOADS.len() - 1);
+        for (point, sum) in sum.iter_mut().enumerate() {
+            let capacity = step * point as f64;
+            while self.anchors.get(after).is_some_and(|(anchor, _)| *anchor < capacity) {
+                after += 1;
+            }
+            let load = if capacity > 0.0 { rate / capacity } else { f64::INFINITY };
+            while entry > 1 && LOADS[entry - 1] > load {
+                entry -= 1;
+            }
+            let burn = |table: &[f64; LOADS.len()]| {
+                if load >= 1.0 {
+                    table[LOADS.len() - 1] + OVERLOAD_SLOPE * (rate - capacity) / rate
+                } else {
+                    let share = (load - LOADS[entry - 1]) * LOAD_WIDTHS[entry - 1];
+                    table[entry - 1] + (table[entry] - table[entry - 1]) * share
+                }
+            };
+            let burnt = match (after.checked_sub(1), self.anchors.get(after)) {
+                (Some(below), Some((high, above))) => {
+                    let (low, below) = &self.anchors[below];
+                    let low_burn = burn(below);
+                    low_burn + (burn(above) - low_burn) * (capacity - low) / (high - low)
+                }
+                (None, Some((_, only))) => burn(only),
+                (Some(below), None) => burn(&self.anchors[below].1),
+                (None, None) => 0.0,
+            };
+            *sum += weight * burnt;
+        }
+    }
+
     /// Burn per request when `rate` requests/s arrive at servers that can finish `capacity`.
     pub fn at(&self, rate: f64, capacity: f64) -> f64 {
         if rate <= 0.0 {
@@ -110,12 +156,13 @@ fn burn(table: &[f64; LOADS.len()], load: f64, rate: f64, capacity: f64) -> f64 
 }
 
 /// Expected burn of one pool in one slot, by capacity: convex, falling, piecewise linear.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Outcomes {
     /// Distance of the points, in requests/s.
     step: f64,
-    /// Burn at 0, `step`, 2 `step` …
-    burn: Vec<f64>,
+    per_step: f64,
+    /// Burn at 0, `step`, 2 `step` … In place: plans look it up millions of times.
+    burn: [f64; POINTS + 1],
 }
 
 impl Outcomes {
@@ -124,13 +171,12 @@ impl Outcomes {
         let most = arrivals.iter().map(|(_, rate)| *rate).fold(0.0, f64::max);
         // From twice the highest load on, more capacity is taken to change nothing.
         let step = (2.5 * most / POINTS as f64).max(f64::MIN_POSITIVE);
-        let expected = |capacity: f64| -> f64 {
-            arrivals
-                .iter()
-                .map(|&(probability, rate)| probability * rate * length_s * table.at(rate, capacity))
-                .sum()
-        };
-        let mut burn: Vec<f64> = (0..=POINTS).map(|point| expected(step * point as f64)).collect();
+        let mut burn = [0.0; POINTS + 1];
+        for &(probability, rate) in arrivals {
+            if rate > 0.0 && probability > 0.0 {
+                table.add(&mut burn, step, rate, probability * rate * length_s);
+            }
+        }
         // Where misses saturate (all requests miss anyway) another server seems to be worth nothing; two would be. Raised from the
         // right to the tangent, so that each server is worth at least what the next one is.
         for point in (0..POINTS).rev() {
@@ -139,40 +185,69 @@ impl Outcomes {
                 burn[point] = burn[point].max(2.0 * burn[point + 1] - burn[point + 2]);
             }
         }
-        Self { step, burn }
+        Self {
+            step,
+            per_step: 1.0 / step,
+            burn,
+        }
     }
 
     /// Expected burn with servers that can finish `capacity` requests/s.
     pub fn at(&self, capacity: f64) -> f64 {
         // Less than nothing, when a loss is to be survived, goes on as the first stretch does.
-        let position = (capacity / self.step).min(POINTS as f64);
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "at most POINTS, and `as` saturates at 0"
-        )]
-        let below = (position as usize).min(POINTS - 1);
+        let position = (capacity * self.per_step).min(POINTS as f64);
+        let below = whole(position).min(POINTS - 1);
         let share = position - below as f64;
-        self.burn[below] * (1.0 - share) + self.burn[below + 1] * share
+        self.burn[below] + (self.burn[below + 1] - self.burn[below]) * share
     }
 
-    /// The least of `price · burn + worth · capacity` over capacities up to `most`, and the capacity that gives it: the slot's part of
-    /// the Lagrangian bound.
-    pub(super) fn least(&self, price: f64, worth: f64, most: f64) -> (f64, f64) {
-        let points = self
-            .burn
+    /// What burn falls by per request/s more, and how fast that falls in turn: of a smooth function through the slopes in the middle of
+    /// each stretch.
+    pub(super) fn slope(&self, capacity: f64) -> (f64, f64) {
+        let middle = capacity * self.per_step - 0.5;
+        let below = whole(middle).min(POINTS - 2);
+        let fall = |stretch: usize| (self.burn[stretch] - self.burn[stretch + 1]) * self.per_step;
+        let (left, right) = (fall(below), fall(below + 1));
+        let share = (middle - below as f64).clamp(0.0, 1.0);
+        (left + (right - left) * share, (left - right) * self.per_step)
+    }
+
+    /// Where it bends: (capacity, burn), ascending.
+    pub fn points(&self) -> impl Iterator<Item = (f64, f64)> {
+        self.burn
             .iter()
             .enumerate()
-            .map(|(point, burn)| (self.step * point as f64, *burn));
-        let mut least = (price * self.at(most) + worth * most, most);
-        for (capacity, burn) in points.take_while(|(capacity, _)| *capacity <= most) {
-            let value = price * burn + worth * capacity;
-            if value < least.0 {
-                least = (value, capacity);
+            .map(|(point, burn)| (self.step * point as f64, *burn))
+    }
+
+    /// The least of `price · burn + worth · capacity` over capacities from `lowest`, which is zero or less, on: the slot's part of the
+    /// Lagrangian bound.
+    pub(super) fn least(&self, price: f64, worth: f64, lowest: f64) -> f64 {
+        // As long as another stretch saves more than it costs, it is taken; stretches save less and less.
+        let pays = |point: usize| price * (self.burn[point] - self.burn[point + 1]) > worth * self.step;
+        let (mut low, mut high) = (0, POINTS);
+        while low < high {
+            let middle = usize::midpoint(low, high);
+            if pays(middle) {
+                low = middle + 1;
+            } else {
+                high = middle;
             }
         }
-        least
+        let at = if low == 0 { lowest } else { self.step * low as f64 };
+        price * self.at(at) + worth * at
     }
+}
+
+/// Rounded down; 0 below that.
+fn whole(position: f64) -> usize {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "`as` saturates at 0, and no position is beyond a table"
+    )]
+    let whole = position as usize;
+    whole
 }
 
 #[cfg(test)]

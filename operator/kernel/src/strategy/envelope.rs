@@ -42,6 +42,9 @@ const MOST_GROWTH_LATER: f64 = 1.05;
 /// will be left then. To plan for all that may happen tomorrow is to buy today what may never be needed.
 const RECOURSE: Span = Span::from_minutes(45);
 
+/// See [`Problem::overhang`]: enough to decide between plans that are otherwise much the same.
+const OVERHANG: f64 = 0.1;
+
 /// Demand above what was forecast is a burst, until the forecast itself has followed it: so long after it is seen, it has faded.
 const SURPRISE_FADES: Span = Span::from_minutes(20);
 
@@ -218,6 +221,8 @@ pub fn plan(situation: &Situation, curves: &mut Curves, effort: Effort) -> Envel
         boundaries_s: horizon.seconds(),
         classes,
         pools: demands,
+        power_limits: Vec::new(),
+        overhang: OVERHANG,
     };
     let prices: Vec<Vec<f64>> = situation
         .pools
@@ -425,6 +430,7 @@ fn class(now: Timestamp, index: usize, supply: &Supply, pools: &[Known]) -> Clas
         lead_s: (supply.provision + supply.load).as_secs_f64(),
         recycle_s: supply.recycle.as_secs_f64(),
         switch_cost: supply.switch_cost,
+        busy_watts: 0.0,
         capacity: pools.iter().map(|pool| pool.capacity[index]).collect(),
         units: held.chain(free).collect(),
     }

@@ -1,9 +1,12 @@
 //! The whole: prices per burnt request are moved until every window's budget holds, then what nobody needs is trimmed.
 
 use super::assignment::Assignment;
-use super::bound;
+use super::bound::Relaxation;
+use super::course::Course;
+use super::grid::Term;
+use super::local::Local;
 use super::sweep::{Solver, Standing};
-use super::{Burnt, Problem, StrategicPlan, Unit};
+use super::{Burnt, Problem, StrategicPlan};
 
 /// How much work a plan may be. Counts, not seconds: the same problem gives the same plan on every machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,27 +15,31 @@ pub struct Effort {
     pub prices: u32,
     /// Turns of all servers at the same prices, at most.
     pub turns: u32,
-    /// Passes of trimming.
+    /// Passes over all servers for cheaper courses.
     pub trims: u32,
-    /// Steps towards a better bound.
+    /// Rounds towards a better bound.
     pub bounds: u32,
+    /// Prices at which they are tried again, at most 5.
+    pub swaps: u32,
 }
 
 impl Effort {
     /// A plan that is made every few minutes and begins with the prices of the last one.
     pub const REPLAN: Self = Self {
-        prices: 10,
-        turns: 3,
+        prices: 8,
+        turns: 2,
         trims: 2,
-        bounds: 24,
+        bounds: 16,
+        swaps: 2,
     };
 
     /// A plan from nothing.
     pub const COLD: Self = Self {
-        prices: 24,
-        turns: 4,
+        prices: 16,
+        turns: 3,
         trims: 3,
-        bounds: 60,
+        bounds: 40,
+        swaps: 4,
     };
 
     /// When minutes may pass.
@@ -40,7 +47,8 @@ impl Effort {
         prices: 60,
         turns: 12,
         trims: 12,
-        bounds: 600,
+        bounds: 300,
+        swaps: 5,
     };
 }
 
@@ -51,77 +59,207 @@ struct Bracket {
     low: f64,
     /// Lowest price at which it did.
     high: f64,
+    /// By how much the next price is higher or lower.
+    factor: f64,
+}
+
+/// A plan on the way.
+#[derive(Clone, Debug)]
+pub(super) struct Candidate {
+    pub(super) violation: f64,
+    pub(super) standing: Standing,
+    pub(super) prices: Vec<Vec<f64>>,
+}
+
+impl Candidate {
+    fn beats(&self, other: &Self) -> bool {
+        self.violation < other.violation - 1e-9
+            || (self.violation <= other.violation + 1e-9 && self.standing.cost < other.standing.cost - 1e-9)
+    }
 }
 
 /// A good plan for `problem`, beginning with the `prices` of an earlier one if they fit.
 pub fn solve(problem: &Problem, prices: Option<&[Vec<f64>]>, effort: Effort) -> StrategicPlan {
     let mut solver = Solver::new(problem);
     let ceiling = ceiling(problem);
-    let mut prices = start(problem, prices, ceiling);
-    let mut brackets: Vec<Vec<Bracket>> = prices
-        .iter()
-        .map(|windows| {
-            let bracket = Bracket {
-                low: 0.0,
-                high: f64::INFINITY,
-            };
-            vec![bracket; windows.len()]
-        })
+    let prices = start(problem, prices, ceiling);
+    let mut divided = Relaxation::new(&solver, &prices);
+    divided.improve(&mut solver, effort.bounds, f64::INFINITY, ceiling);
+    let whole: Vec<usize> = (0..problem.classes.len())
+        .filter(|&class| problem.classes[class].hourly > 0.0 && problem.classes[class].minimum_lease_s >= WHOLE_S)
         .collect();
-    let mut standing = solver.sunk(&prices);
-    let mut best: Option<(f64, f64, Standing, Vec<Vec<f64>>)> = None;
+    let mut best = search(&mut solver, &divided.prices, &[], effort, ceiling);
+    for &class in &whole {
+        let fresh = divided.fresh(class);
+        for count in [fresh.floor(), fresh.ceil()] {
+            let frozen = freeze(problem, &divided, class, count);
+            if frozen.is_empty() {
+                continue;
+            }
+            solver.limits[class] = 0;
+            let tried = search(&mut solver, &divided.prices, &frozen, effort, ceiling);
+            solver.limits[class] = usize::MAX;
+            if tried.beats(&best) {
+                best = tried;
+            }
+        }
+    }
+    mend(&mut solver, &mut best, effort, ceiling);
+    Local::new(&mut solver, &whole, effort.swaps).improve(&mut best, effort.trims);
+    solver.settle(&mut best.standing);
+    let cost = best.standing.cost;
+    let mut bound = divided.best;
+    for &class in &whole {
+        if bound >= cost {
+            break;
+        }
+        let leases = divided.leases(class);
+        let below = leases.floor();
+        if leases - below < 0.02 || below + 1.0 - leases < 0.02 {
+            continue;
+        }
+        let mut side = |count: f64, at_least: bool| {
+            let mut side = divided.with(class, count, at_least);
+            side.improve(&mut solver, effort.bounds, cost, ceiling);
+            side.best
+        };
+        let least = side(below, false).min(side(below + 1.0, true));
+        bound = bound.max(least);
+    }
+    finish(&solver, best, bound.clamp(0.0, cost))
+}
+
+/// Leases of at least so long are tried one more and one less.
+const WHOLE_S: f64 = 7_200.0;
+
+/// So many leases of a class, as the divided optimum has them, for units that are off.
+fn freeze(problem: &Problem, divided: &Relaxation, class: usize, count: f64) -> Vec<(usize, usize, Vec<Term>)> {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a whole number of servers"
+    )]
+    let count = count as usize;
+    let mut taken = vec![false; problem.classes[class].units.len()];
+    let mut frozen = Vec::new();
+    for (unit, terms) in divided.rounded(class, count) {
+        let free = |&index: &usize| !taken[index] && problem.classes[class].units[index] == unit;
+        if let Some(index) = (0..taken.len()).find(free) {
+            taken[index] = true;
+            frozen.push((class, index, terms));
+        }
+    }
+    frozen
+}
+
+/// Moves prices from `start` on until every budget is just held by servers that take turns.
+fn search(
+    solver: &mut Solver,
+    start: &[Vec<f64>],
+    frozen: &[(usize, usize, Vec<Term>)],
+    effort: Effort,
+    ceiling: f64,
+) -> Candidate {
+    let problem = solver.problem;
+    let mut prices = start.to_vec();
+    let bracket = Bracket {
+        low: 0.0,
+        high: f64::INFINITY,
+        factor: 1.25,
+    };
+    let mut brackets: Vec<Vec<Bracket>> = prices.iter().map(|windows| vec![bracket; windows.len()]).collect();
+    let mut standing = solver.sunk();
+    solver.price(start);
+    for (class, unit, terms) in frozen {
+        let cost = solver.grid.total(*class, problem.classes[*class].units[*unit], terms);
+        let terms = terms.clone();
+        solver.assign(&mut standing, *class, *unit, Course { terms, cost });
+    }
+    let mut best: Option<Candidate> = None;
     for _ in 0..effort.prices {
+        solver.price(&prices);
         for _ in 0..effort.turns {
-            if !solver.turn(&mut standing, &prices) {
+            if !solver.turn(&mut standing) {
                 break;
             }
         }
-        let burnt = solver.burnt(&standing);
-        let (violation, cost) = (violation(problem, &burnt), cost(&solver, &standing));
-        let better = best.as_ref().is_none_or(|(least, cheapest, _, _)| {
-            violation < *least - 1e-9 || (violation <= *least + 1e-9 && cost < *cheapest)
-        });
-        if better {
-            best = Some((violation, cost, standing.clone(), prices.clone()));
+        let now = Candidate {
+            violation: violation(problem, &standing.burnt),
+            standing: standing.clone(),
+            prices: prices.clone(),
+        };
+        let moved = adjust(problem, &standing.burnt, &mut prices, &mut brackets, ceiling);
+        if best.as_ref().is_none_or(|best| now.beats(best)) {
+            best = Some(now);
         }
-        if !adjust(problem, &burnt, &mut prices, &mut brackets, ceiling) {
+        if !moved {
             break;
         }
     }
-    let (mut standing, prices) = match best {
-        Some((_, _, standing, prices)) => (standing, prices),
-        None => (standing, prices),
-    };
-    for _ in 0..effort.trims {
-        if !trim(&mut solver, &mut standing) {
-            break;
-        }
-    }
-    let cost = cost(&solver, &standing);
-    let bound = bound::bound(&mut solver, &standing, &prices, cost, effort.bounds);
-    let windows = problem
-        .pools
-        .iter()
-        .zip(solver.burnt(&standing))
-        .map(|(pool, burnt)| {
-            let of = |(window, expected): (&super::Window, f64)| Burnt {
-                expected,
-                budget: window.budget,
-            };
-            pool.windows.iter().zip(burnt).map(of).collect()
-        })
-        .collect();
-    let assignment = Assignment::of(&solver, &standing);
-    StrategicPlan {
-        courses: standing
-            .courses
-            .iter()
-            .map(|class| class.iter().map(|course| course.legs.clone()).collect())
-            .collect(),
-        serves: assignment.serves,
-        windows,
+    best.unwrap_or(Candidate {
+        violation: violation(problem, &standing.burnt),
+        standing,
         prices,
-        cost,
+    })
+}
+
+/// Raises the price of every window whose budget does not hold yet, until it does or nothing more is worth its price.
+fn mend(solver: &mut Solver, best: &mut Candidate, effort: Effort, ceiling: f64) {
+    let mut now = best.clone();
+    for _ in 0..effort.prices {
+        let mut raised = false;
+        for (pool, demand) in solver.problem.pools.iter().enumerate() {
+            for (window, spec) in demand.windows.iter().enumerate() {
+                let price = &mut now.prices[pool][window];
+                if now.standing.burnt[pool][window] > spec.budget && *price < ceiling {
+                    *price = (*price * 1.5).min(ceiling);
+                    raised = true;
+                }
+            }
+        }
+        if !raised || now.violation <= 1e-9 {
+            break;
+        }
+        solver.price(&now.prices);
+        for _ in 0..effort.turns {
+            if !solver.turn(&mut now.standing) {
+                break;
+            }
+        }
+        now.violation = violation(solver.problem, &now.standing.burnt);
+        if now.beats(best) {
+            *best = now.clone();
+        }
+    }
+}
+
+fn finish(solver: &Solver, best: Candidate, bound: f64) -> StrategicPlan {
+    let problem = solver.problem;
+    let windows = problem.pools.iter().zip(&best.standing.burnt).map(|(pool, burnt)| {
+        let of = |(window, &expected): (&super::Window, &f64)| Burnt {
+            expected,
+            budget: window.budget,
+        };
+        pool.windows.iter().zip(burnt).map(of).collect()
+    });
+    let courses = best.standing.courses.iter().enumerate().map(|(class, courses)| {
+        let units = &problem.classes[class].units;
+        courses
+            .iter()
+            .zip(units)
+            .map(|(course, &unit)| {
+                let leg = |term| solver.grid.leg(class, unit, term);
+                course.terms.iter().map(leg).collect()
+            })
+            .collect()
+    });
+    let assignment = Assignment::of(solver, &best.standing);
+    StrategicPlan {
+        courses: courses.collect(),
+        serves: assignment.serves,
+        windows: windows.collect(),
+        prices: best.prices,
+        cost: best.standing.cost,
         pool_costs: assignment.costs,
         bound,
     }
@@ -200,18 +338,24 @@ fn adjust(
             }
             *price = match (bracket.low > 0.0, bracket.high.is_finite()) {
                 (true, true) => (bracket.low * bracket.high).sqrt(),
-                (true, false) => before * 4.0,
-                (false, _) => before / 4.0,
+                (true, false) => {
+                    bracket.factor *= bracket.factor;
+                    before * bracket.factor
+                }
+                (false, _) => {
+                    bracket.factor *= bracket.factor;
+                    before / bracket.factor
+                }
             }
             .clamp(ceiling * 1e-9, ceiling);
-            moved |= (*price - before).abs() > 1e-3 * before;
+            moved |= (*price - before).abs() > 5e-3 * before;
         }
     }
     moved
 }
 
 /// By how much budgets do not hold, as a share of each, summed.
-fn violation(problem: &Problem, burnt: &[Vec<f64>]) -> f64 {
+pub(super) fn violation(problem: &Problem, burnt: &[Vec<f64>]) -> f64 {
     problem
         .pools
         .iter()
@@ -219,66 +363,4 @@ fn violation(problem: &Problem, burnt: &[Vec<f64>]) -> f64 {
         .flat_map(|(pool, burnt)| pool.windows.iter().zip(burnt))
         .map(|(window, &expected)| ((expected - window.budget) / window.budget.abs().max(1.0)).max(0.0))
         .sum()
-}
-
-/// Money: courses and misses.
-fn cost(solver: &Solver, standing: &Standing) -> f64 {
-    let courses: f64 = standing.courses.iter().flatten().map(|course| course.cost).sum();
-    let misses: f64 = solver
-        .problem
-        .pools
-        .iter()
-        .enumerate()
-        .filter(|(_, pool)| pool.miss_value > 0.0)
-        .map(|(index, pool)| {
-            let burn: f64 = (0..solver.problem.slots())
-                .map(|slot| solver.burn(standing, index, slot))
-                .sum();
-            burn * pool.miss_value
-        })
-        .sum();
-    courses + misses
-}
-
-/// Gives every server the chance of a cheaper course that keeps all budgets, dearest first. False if none has one.
-fn trim(solver: &mut Solver, standing: &mut Standing) -> bool {
-    let problem = solver.problem;
-    let mut open: Vec<(usize, usize)> = Vec::new();
-    for (class, courses) in standing.courses.iter().enumerate() {
-        for (unit, course) in courses.iter().enumerate() {
-            let fixed = matches!(problem.classes[class].units[unit], Unit::Fixed { .. });
-            if !fixed && course.cost > 0.0 {
-                open.push((class, unit));
-            }
-        }
-    }
-    open.sort_by(|&(left_class, left), &(right_class, right)| {
-        let cost = |class: usize, unit: usize| standing.courses[class][unit].cost;
-        cost(right_class, right)
-            .total_cmp(&cost(left_class, left))
-            .then((left_class, left).cmp(&(right_class, right)))
-    });
-    let mut burnt = solver.burnt(standing);
-    let mut changed = false;
-    for (class, unit) in open {
-        let before_cost = cost(solver, standing);
-        let mut allowed = violation(problem, &burnt);
-        let mut kept = standing.courses[class][unit].clone();
-        for candidate in solver.shorter(class, unit, &kept) {
-            solver.take(standing, class, unit);
-            solver.replace(standing, class, unit, candidate.clone());
-            let now = solver.burnt(standing);
-            let worse = violation(problem, &now);
-            if worse <= allowed + 1e-12 && cost(solver, standing) < before_cost - 1e-9 {
-                allowed = allowed.min(worse);
-                burnt = now;
-                kept = candidate;
-                changed = true;
-                break;
-            }
-            solver.take(standing, class, unit);
-            solver.replace(standing, class, unit, kept.clone());
-        }
-    }
-    changed
 }

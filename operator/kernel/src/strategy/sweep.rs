@@ -4,7 +4,8 @@
 //! priced burn, so turns converge.
 
 use super::burn::Outcomes;
-use super::course::{Course, Leg, Planner};
+use super::course::{Course, Planner, Tariff};
+use super::grid::{Grid, Term};
 use super::{Class, Problem, Unit};
 use crate::snapshot::Survive;
 
@@ -15,8 +16,18 @@ pub(super) struct Standing {
     pub(super) courses: Vec<Vec<Course>>,
     /// Per class, per unit, per slot: which pool it serves. Empty with one pool.
     serves: Vec<Vec<Vec<u16>>>,
-    /// Per pool, per slot, per class: servers that serve, in fractions of the slot.
-    servers: Vec<Vec<Vec<f64>>>,
+    /// Per pool × slot: requests/s at saturation of all that serve.
+    capacity: Vec<f64>,
+    /// Per pool, per slot × site: the same, for pools that are to survive the loss of a site.
+    sites: Vec<Vec<f64>>,
+    /// Per pool × slot: expected burn.
+    burn: Vec<f64>,
+    /// Per pool, per window: expected burn.
+    pub(super) burnt: Vec<Vec<f64>>,
+    /// Per site with a limit, per slot: watts of servers that are on.
+    watts: Vec<Vec<f64>>,
+    /// Money: courses and misses.
+    pub(super) cost: f64,
 }
 
 impl Standing {
@@ -27,66 +38,113 @@ impl Standing {
     }
 }
 
+/// How what serves a pool counts once the loss that it wants to survive is taken off.
+///
+/// The loss is kept simple, so that a first server is worth something although it alone survives nothing: of a server, the largest that
+/// the pool may use is always missing; of a site, half of what is missing is the largest site's part and half is an equal part.
+#[derive(Clone, Copy, Debug)]
+enum Loss {
+    Nothing,
+    /// So many requests/s.
+    Server(f64),
+    /// One of so many sites.
+    Site(f64),
+}
+
 /// A problem with what follows from it alone.
 #[derive(Debug)]
 pub(super) struct Solver<'a> {
     pub(super) problem: &'a Problem,
-    /// Per pool, per slot.
-    pub(super) outcomes: Vec<Vec<Outcomes>>,
-    /// Per pool, per slot: the window, if any.
-    pub(super) window: Vec<Vec<Option<usize>>>,
+    pub(super) grid: Grid<'a>,
+    /// Per pool × slot.
+    pub(super) outcomes: Vec<Outcomes>,
+    /// Per pool × slot: the window, if any.
+    pub(super) window: Vec<Option<usize>>,
+    /// How many sites there are.
+    sites: usize,
+    /// Per class: pools that may use it, and requests/s of one server.
+    pub(super) users: Vec<Vec<(usize, f64)>>,
+    losses: Vec<Loss>,
     /// Classes in the order in which they are filled.
     order: Vec<usize>,
     /// Per class: units in the order of their turns.
     turns: Vec<Vec<usize>>,
-    planner: Planner<'a>,
+    /// Per class: at most so many servers may be leased besides those that are on.
+    pub(super) limits: Vec<usize>,
+    pub(super) planner: Planner,
+    /// Per pool × slot: what a burnt request is taken to cost.
+    prices: Vec<f64>,
     values: Vec<f64>,
     pools: Vec<u16>,
+    lease: Vec<f64>,
+    keep: Vec<f64>,
+    /// Per pool × slot: capacity that is being added, and where that is not zero.
+    changes: Vec<f64>,
+    touched: Vec<usize>,
 }
 
 impl<'a> Solver<'a> {
     pub(super) fn new(problem: &'a Problem) -> Self {
         let slots = problem.slots();
-        let outcomes = problem
-            .pools
+        let outcomes = problem.pools.iter().flat_map(|pool| {
+            let of = |(slot, arrivals): (usize, &Vec<(f64, f64)>)| {
+                Outcomes::new(&pool.burn, arrivals, problem.length_s(slot))
+            };
+            pool.arrivals.iter().enumerate().map(of)
+        });
+        let window = problem.pools.iter().flat_map(|pool| {
+            let mut of = vec![None; slots];
+            for (index, window) in pool.windows.iter().enumerate() {
+                of[window.slots.clone()].fill(Some(index));
+            }
+            of
+        });
+        let users: Vec<Vec<(usize, f64)>> = problem
+            .classes
             .iter()
-            .map(|pool| {
-                pool.arrivals
-                    .iter()
-                    .enumerate()
-                    .map(|(slot, arrivals)| Outcomes::new(&pool.burn, arrivals, problem.length_s(slot)))
-                    .collect()
-            })
-            .collect();
-        let window = problem
-            .pools
-            .iter()
-            .map(|pool| {
-                (0..slots)
-                    .map(|slot| pool.windows.iter().position(|window| window.slots.contains(&slot)))
+            .map(|class| {
+                let capacity = class.capacity.iter().enumerate();
+                capacity
+                    .filter_map(|(pool, each)| each.filter(|each| *each > 0.0).map(|each| (pool, each)))
                     .collect()
             })
             .collect();
         let mut order: Vec<usize> = (0..problem.classes.len()).collect();
         order.sort_by_key(|&class| (problem.classes[class].tier, class));
-        let turns = problem.classes.iter().map(turns).collect();
         Self {
             problem,
-            outcomes,
-            window,
+            grid: Grid::new(problem),
+            outcomes: outcomes.collect(),
+            window: window.collect(),
+            losses: (0..problem.pools.len()).map(|pool| loss(problem, pool)).collect(),
+            users,
             order,
-            turns,
-            planner: Planner::new(&problem.boundaries_s),
+            turns: problem.classes.iter().map(turns).collect(),
+            limits: vec![usize::MAX; problem.classes.len()],
+            planner: Planner::new(slots),
+            prices: vec![0.0; problem.pools.len() * slots],
+            sites: problem.classes.iter().map(|class| class.site + 1).max().unwrap_or(0),
             values: vec![0.0; slots],
             pools: vec![0; slots],
+            lease: Vec::new(),
+            keep: Vec::new(),
+            changes: vec![0.0; problem.pools.len() * slots],
+            touched: Vec::new(),
+        }
+    }
+
+    /// Lets a burnt request cost so much, per pool and window.
+    pub(super) fn price(&mut self, prices: &[Vec<f64>]) {
+        for (at, price) in self.prices.iter_mut().enumerate() {
+            let pool = at / self.grid.slots;
+            *price = self.problem.pools[pool].miss_value + self.window[at].map_or(0.0, |window| prices[pool][window]);
         }
     }
 
     /// Only what is paid for already.
-    pub(super) fn sunk(&mut self, prices: &[Vec<f64>]) -> Standing {
+    pub(super) fn sunk(&mut self) -> Standing {
         let problem = self.problem;
-        let slots = problem.slots();
-        let classes = problem.classes.len();
+        let (slots, pools) = (self.grid.slots, problem.pools.len());
         let mut standing = Standing {
             courses: problem
                 .classes
@@ -98,45 +156,64 @@ impl<'a> Solver<'a> {
                 .iter()
                 .map(|class| vec![Vec::new(); class.units.len()])
                 .collect(),
-            servers: vec![vec![vec![0.0; classes]; slots]; problem.pools.len()],
+            capacity: vec![0.0; slots * pools],
+            sites: (0..pools)
+                .map(|pool| match self.losses[pool] {
+                    Loss::Site(_) => vec![0.0; self.sites * slots],
+                    Loss::Nothing | Loss::Server(_) => Vec::new(),
+                })
+                .collect(),
+            burn: Vec::new(),
+            burnt: problem.pools.iter().map(|pool| vec![0.0; pool.windows.len()]).collect(),
+            watts: vec![vec![0.0; slots]; problem.power_limits.len()],
+            cost: 0.0,
         };
-        for class in 0..classes {
+        standing.burn = (0..slots * pools)
+            .map(|at| self.outcomes[at].at(self.effective(&standing, at, None)))
+            .collect();
+        self.settle(&mut standing);
+        for class in 0..problem.classes.len() {
             for unit in 0..problem.classes[class].units.len() {
-                if !matches!(problem.classes[class].units[unit], Unit::Off { .. }) {
+                let kind = problem.classes[class].units[unit];
+                if let Some(term) = self.grid.given(kind) {
                     // Nothing to decide but which pool it serves: what is worth nothing is kept no longer than it is paid for.
-                    self.value(&standing, class, prices);
-                    self.values.fill(0.0);
-                    let course = self.planner.best(
-                        &problem.classes[class],
-                        problem.classes[class].units[unit],
-                        &self.values,
-                    );
-                    self.place(&mut standing, class, unit, course);
+                    self.value(&standing, class);
+                    let cost = self.grid.cost(class, kind, &term);
+                    let terms = vec![term];
+                    self.place(&mut standing, class, unit, Course { terms, cost });
                 }
             }
         }
         standing
     }
 
-    /// Every server takes `turns` turns. False if nothing changed any more.
-    pub(super) fn turn(&mut self, standing: &mut Standing, prices: &[Vec<f64>]) -> bool {
+    /// Every server takes a turn. False if nothing changed any more.
+    pub(super) fn turn(&mut self, standing: &mut Standing) -> bool {
         let mut changed = false;
         for index in 0..self.order.len() {
             let class = self.order[index];
             // Identical servers that nobody wants need not be asked one by one.
             let mut unwanted: Option<Unit> = None;
+            let mut left = self.limits[class];
             for turn in 0..self.turns[class].len() {
                 let unit = self.turns[class][turn];
                 let kind = self.problem.classes[class].units[unit];
-                if unwanted == Some(kind) && standing.courses[class][unit].legs.is_empty() {
+                let empty = standing.courses[class][unit].terms.is_empty();
+                if unwanted == Some(kind) && empty {
+                    continue;
+                }
+                let off = matches!(kind, Unit::Off { .. });
+                if off && left == 0 {
                     continue;
                 }
                 let before = self.take(standing, class, unit);
-                let course = self.respond(standing, class, unit, prices);
-                if course.legs.is_empty() {
+                let course = self.respond(standing, class, unit);
+                if course.terms.is_empty() {
                     unwanted = Some(kind);
+                } else if off {
+                    left -= 1;
                 }
-                changed |= course.legs != before.legs;
+                changed |= course.terms != before.terms;
                 self.place(standing, class, unit, course);
             }
         }
@@ -144,45 +221,61 @@ impl<'a> Solver<'a> {
     }
 
     /// The best course of a server that stands aside at the moment.
-    pub(super) fn respond(&mut self, standing: &Standing, class: usize, unit: usize, prices: &[Vec<f64>]) -> Course {
-        self.value(standing, class, prices);
-        let class = &self.problem.classes[class];
-        self.planner.best(class, class.units[unit], &self.values)
+    pub(super) fn respond(&mut self, standing: &Standing, class: usize, unit: usize) -> Course {
+        self.value(standing, class);
+        self.sweep(standing, class);
+        self.planner
+            .course(&self.grid, class, self.problem.classes[class].units[unit])
     }
 
-    /// The best course at given values, one per slot.
-    pub(super) fn best(&mut self, class: usize, unit: Unit, values: &[f64]) -> Course {
-        self.planner.best(&self.problem.classes[class], unit, values)
+    fn sweep(&mut self, standing: &Standing, class: usize) {
+        let timetable = &self.grid.timetables[class];
+        let spec = &self.problem.classes[class];
+        let limit = self.problem.power_limits.get(spec.site).copied().flatten();
+        let Some(limit) = limit.filter(|_| spec.busy_watts > 0.0) else {
+            self.planner.sweep(timetable, Tariff::of(timetable), &self.values);
+            return;
+        };
+        self.keep.clone_from(&timetable.keep_cost);
+        self.lease.clone_from(&timetable.lease_cost);
+        let mut blocked = usize::MAX;
+        for slot in (0..self.grid.slots).rev() {
+            if standing.watts[spec.site][slot] + spec.busy_watts > limit * (1.0 + 1e-9) {
+                self.keep[slot] = f64::INFINITY;
+                blocked = slot;
+            }
+            if blocked < timetable.leases[slot].to {
+                self.lease[slot] = f64::INFINITY;
+            }
+        }
+        let tariff = Tariff {
+            lease: &self.lease,
+            keep: &self.keep,
+        };
+        self.planner.sweep(timetable, tariff, &self.values);
     }
 
     /// What another server of a class is worth in every slot, and for which pool.
-    fn value(&mut self, standing: &Standing, class: usize, prices: &[Vec<f64>]) {
-        let problem = self.problem;
-        for slot in 0..problem.slots() {
-            let (mut best, mut chosen) = (0.0, 0);
-            for (index, pool) in problem.pools.iter().enumerate() {
-                let Some(capacity) = problem.classes[class].capacity[index] else {
-                    continue;
-                };
-                let price = pool.miss_value + self.window[index][slot].map_or(0.0, |window| prices[index][window]);
-                if price <= 0.0 {
+    fn value(&mut self, standing: &Standing, class: usize) {
+        let site = self.problem.classes[class].site;
+        self.values.fill(0.0);
+        self.pools.fill(0);
+        for &(pool, each) in &self.users[class] {
+            let index = u16::try_from(pool).unwrap_or(u16::MAX);
+            let first = pool * self.grid.slots;
+            for slot in 0..self.grid.slots {
+                let at = first + slot;
+                let (price, burn) = (self.prices[at], standing.burn[at]);
+                if price * burn <= self.values[slot] {
                     continue;
                 }
-                let outcomes = &self.outcomes[index][slot];
-                let servers = &standing.servers[index][slot];
-                let have = effective(problem, index, servers, None);
-                let with = if pool.survive == Survive::None {
-                    have + capacity
-                } else {
-                    effective(problem, index, servers, Some(class))
-                };
-                let worth = price * (outcomes.at(have) - outcomes.at(with));
-                if worth > best {
-                    (best, chosen) = (worth, index);
+                let with = self.effective(standing, at, Some((site, each)));
+                let worth = price * (burn - self.outcomes[at].at(with));
+                if worth > self.values[slot] {
+                    self.values[slot] = worth;
+                    self.pools[slot] = index;
                 }
             }
-            self.values[slot] = best;
-            self.pools[slot] = u16::try_from(chosen).unwrap_or(u16::MAX);
         }
     }
 
@@ -191,117 +284,173 @@ impl<'a> Solver<'a> {
         if self.problem.pools.len() > 1 {
             standing.serves[class][unit].clone_from(&self.pools);
         }
-        self.count(standing, class, unit, &course, 1.0);
-        standing.courses[class][unit] = course;
+        self.replace(standing, class, unit, course);
     }
 
-    /// Puts a server on a course, for the pools that it served.
-    pub(super) fn replace(&self, standing: &mut Standing, class: usize, unit: usize, course: Course) {
-        self.count(standing, class, unit, &course, 1.0);
-        standing.courses[class][unit] = course;
+    /// Puts a server on a given course, for the pools that it is worth most to.
+    pub(super) fn assign(&mut self, standing: &mut Standing, class: usize, unit: usize, course: Course) {
+        self.value(standing, class);
+        self.place(standing, class, unit, course);
     }
 
-    /// Courses of a server that pay for less, the boldest first.
-    pub(super) fn shorter(&self, class: usize, unit: usize, course: &Course) -> Vec<Course> {
-        let problem = self.problem;
-        let (class, unit) = (&problem.classes[class], problem.classes[class].units[unit]);
-        let boundaries = &problem.boundaries_s;
-        let mut found = Vec::new();
-        for (index, leg) in course.legs.iter().enumerate() {
-            let given = index == 0 && !matches!(unit, Unit::Off { .. });
-            let with = |leg: Option<Leg>| {
-                let mut legs = course.legs.clone();
-                match leg {
-                    Some(leg) => legs[index] = leg,
-                    None => drop(legs.remove(index)),
-                }
-                Course::of(class, unit, legs)
-            };
-            let earliest = if given {
-                match unit {
-                    Unit::On { serves_s, paid_until_s } => serves_s.max(paid_until_s),
-                    Unit::Off { .. } | Unit::Fixed { .. } => f64::INFINITY,
-                }
-            } else {
-                found.push(with(None));
-                (leg.from_s + class.minimum_lease_s).max(leg.serves_s)
-            };
-            let ends = boundaries.partition_point(|start| *start < earliest)
-                ..boundaries.partition_point(|start| *start < leg.to_s);
-            if let Some(first) = ends.clone().next() {
-                found.push(with(Some(Leg {
-                    to_s: boundaries[first],
-                    ..*leg
-                })));
-                found.push(with(Some(Leg {
-                    to_s: boundaries[ends.end - 1],
-                    ..*leg
-                })));
-            }
-            let next = boundaries.partition_point(|start| *start <= leg.from_s);
-            if !given && let Some(&from_s) = boundaries.get(next) {
-                let later = Leg {
-                    from_s,
-                    serves_s: from_s + class.lead_s,
-                    to_s: leg.to_s,
-                };
-                let beyond = boundaries.last().is_some_and(|end| leg.to_s >= *end);
-                if later.serves_s < leg.to_s && (beyond || leg.to_s - from_s >= class.minimum_lease_s) {
-                    found.push(with(Some(later)));
-                }
-            }
-        }
-        found
+    /// Puts a server on another course, for the pools that it serves.
+    pub(super) fn replace(&mut self, standing: &mut Standing, class: usize, unit: usize, course: Course) -> Course {
+        let before = std::mem::take(&mut standing.courses[class][unit]);
+        self.note(standing, class, unit, &before, -1.0);
+        self.note(standing, class, unit, &course, 1.0);
+        self.apply(standing);
+        standing.courses[class][unit] = course;
+        before
     }
 
     /// Takes a server out of the counts.
-    pub(super) fn take(&self, standing: &mut Standing, class: usize, unit: usize) -> Course {
-        let course = std::mem::take(&mut standing.courses[class][unit]);
-        self.count(standing, class, unit, &course, -1.0);
-        course
+    pub(super) fn take(&mut self, standing: &mut Standing, class: usize, unit: usize) -> Course {
+        self.replace(standing, class, unit, Course::default())
     }
 
-    fn count(&self, standing: &mut Standing, class: usize, unit: usize, course: &Course, sign: f64) {
-        let boundaries = &self.problem.boundaries_s;
-        for leg in &course.legs {
-            let first = boundaries
-                .partition_point(|start| *start <= leg.serves_s)
-                .saturating_sub(1);
-            for slot in first..self.problem.slots() {
-                if boundaries[slot] >= leg.to_s {
-                    break;
+    /// Takes several servers out of the counts.
+    pub(super) fn take_all(&mut self, standing: &mut Standing, set: &[(usize, usize)]) -> Vec<(Course, Vec<u16>)> {
+        let mut kept = Vec::with_capacity(set.len());
+        for &(class, unit) in set {
+            let course = std::mem::take(&mut standing.courses[class][unit]);
+            self.note(standing, class, unit, &course, -1.0);
+            kept.push((course, standing.serves[class][unit].clone()));
+        }
+        self.apply(standing);
+        kept
+    }
+
+    /// Undoes that, whatever they do now.
+    pub(super) fn put_back(&mut self, standing: &mut Standing, set: &[(usize, usize)], kept: Vec<(Course, Vec<u16>)>) {
+        for (&(class, unit), (course, serves)) in set.iter().zip(kept) {
+            let now = std::mem::take(&mut standing.courses[class][unit]);
+            self.note(standing, class, unit, &now, -1.0);
+            standing.serves[class][unit] = serves;
+            self.note(standing, class, unit, &course, 1.0);
+            standing.courses[class][unit] = course;
+        }
+        self.apply(standing);
+    }
+
+    /// Notes what a course adds, or takes away.
+    fn note(&mut self, standing: &mut Standing, class: usize, unit: usize, course: &Course, sign: f64) {
+        standing.cost += sign * course.cost;
+        let spec = &self.problem.classes[class];
+        for term in &course.terms {
+            if let Some(watts) = standing.watts.get_mut(spec.site) {
+                for watts in &mut watts[term.from..term.to()] {
+                    *watts += sign * spec.busy_watts;
                 }
-                let share = leg.share(boundaries[slot], boundaries[slot + 1]);
-                let pool = standing.pool(class, unit, slot);
-                if let Some(servers) = standing.servers.get_mut(pool) {
-                    servers[slot][class] += sign * share;
+            }
+            let serves = &standing.serves[class][unit];
+            if serves.is_empty() && standing.sites.first().is_none_or(Vec::is_empty) {
+                let each = sign * spec.capacity.first().copied().flatten().unwrap_or(0.0);
+                for (slot, share) in term.serves.slots() {
+                    let change = &mut self.changes[slot];
+                    if change.abs() <= 0.0 {
+                        self.touched.push(slot);
+                    }
+                    *change += share * each;
+                }
+                continue;
+            }
+            for (slot, share) in term.serves.slots() {
+                let pool = serves.get(slot).map_or(0, |pool| usize::from(*pool));
+                let Some(each) = spec.capacity.get(pool).copied().flatten() else {
+                    continue;
+                };
+                let more = sign * share * each;
+                let change = &mut self.changes[pool * self.grid.slots + slot];
+                if change.abs() <= 0.0 {
+                    self.touched.push(pool * self.grid.slots + slot);
+                }
+                *change += more;
+                if let Some(here) = standing.sites[pool].get_mut(slot * self.sites + spec.site) {
+                    *here += more;
                 }
             }
         }
     }
 
-    /// Burn of a pool in a slot.
-    pub(super) fn burn(&self, standing: &Standing, pool: usize, slot: usize) -> f64 {
-        let servers = &standing.servers[pool][slot];
-        self.outcomes[pool][slot].at(effective(self.problem, pool, servers, None))
+    /// Works out what follows from all that was noted.
+    fn apply(&mut self, standing: &mut Standing) {
+        let mut touched = std::mem::take(&mut self.touched);
+        for &at in &touched {
+            let change = std::mem::take(&mut self.changes[at]);
+            // Where a server serves before and after, nothing changes.
+            if change.abs() < 1e-12 {
+                continue;
+            }
+            standing.capacity[at] += change;
+            let burn = self.outcomes[at].at(self.effective(standing, at, None));
+            let rise = burn - standing.burn[at];
+            standing.burn[at] = burn;
+            let pool = at / self.grid.slots;
+            standing.cost += rise * self.problem.pools[pool].miss_value;
+            if let Some(window) = self.window[at] {
+                standing.burnt[pool][window] += rise;
+            }
+        }
+        touched.clear();
+        self.touched = touched;
     }
 
-    /// Per pool, per window: expected burn.
-    pub(super) fn burnt(&self, standing: &Standing) -> Vec<Vec<f64>> {
-        (0..self.problem.pools.len())
-            .map(|pool| {
-                let windows = &self.problem.pools[pool].windows;
-                windows
-                    .iter()
-                    .map(|window| window.slots.clone().map(|slot| self.burn(standing, pool, slot)).sum())
-                    .collect()
-            })
-            .collect()
+    /// Capacity of a pool's servers in a slot after the loss that it wants to survive; with one `more` at a site. Below zero if there is
+    /// not even enough to lose.
+    fn effective(&self, standing: &Standing, at: usize, more: Option<(usize, f64)>) -> f64 {
+        let total = standing.capacity[at] + more.map_or(0.0, |(_, each)| each);
+        let (pool, slot) = (at / self.grid.slots, at % self.grid.slots);
+        match self.losses[pool] {
+            Loss::Nothing => total,
+            Loss::Server(largest) => total - largest,
+            Loss::Site(count) => {
+                let here = |(site, capacity): (usize, &f64)| match more {
+                    Some((at, each)) if at == site => capacity + each,
+                    _ => *capacity,
+                };
+                let sites = &standing.sites[pool][slot * self.sites..(slot + 1) * self.sites];
+                let largest = sites.iter().enumerate().map(here).fold(0.0, f64::max);
+                total - f64::midpoint(largest, total / count)
+            }
+        }
     }
 
-    /// The capacity that counts, at saturation.
-    pub(super) fn capacity(&self, standing: &Standing, pool: usize, slot: usize) -> f64 {
-        effective(self.problem, pool, &standing.servers[pool][slot], None)
+    /// What is known of [`Loss`] for any servers of a pool: they count for at most `share` of their capacity, less `lost`.
+    pub(super) fn at_best(&self, pool: usize) -> (f64, f64) {
+        match self.losses[pool] {
+            Loss::Nothing => (1.0, 0.0),
+            Loss::Server(largest) => (1.0, largest),
+            Loss::Site(count) => (1.0 - 1.0 / count, 0.0),
+        }
+    }
+
+    /// The same sums without what rounding has added up.
+    pub(super) fn settle(&self, standing: &mut Standing) {
+        standing.cost = standing.courses.iter().flatten().map(|course| course.cost).sum();
+        for (pool, demand) in self.problem.pools.iter().enumerate() {
+            standing.burnt[pool].fill(0.0);
+            for slot in 0..self.grid.slots {
+                let at = pool * self.grid.slots + slot;
+                standing.cost += standing.burn[at] * demand.miss_value;
+                if let Some(window) = self.window[at] {
+                    standing.burnt[pool][window] += standing.burn[at];
+                }
+            }
+        }
+    }
+}
+
+fn loss(problem: &Problem, pool: usize) -> Loss {
+    let usable = || problem.classes.iter().filter(|class| class.capacity[pool].is_some());
+    match problem.pools[pool].survive {
+        Survive::None => Loss::Nothing,
+        Survive::Server => Loss::Server(usable().filter_map(|class| class.capacity[pool]).fold(0.0, f64::max)),
+        Survive::Site => {
+            let mut sites: Vec<usize> = usable().map(|class| class.site).collect();
+            sites.sort_unstable();
+            sites.dedup();
+            Loss::Site(sites.len().max(1) as f64)
+        }
     }
 }
 
@@ -323,30 +472,56 @@ fn turns(class: &Class) -> Vec<usize> {
     turns
 }
 
-/// Capacity of a pool's servers in a slot after the loss that it wants to survive; with one `more` of a class. Below zero if there is not
-/// even enough to lose.
-///
-/// The loss is kept simple, so that a first server is worth something although it alone survives nothing: of a server, the largest that
-/// the pool may use is always missing; of a site, half of what is missing is the largest site's part and half is an equal part.
-fn effective(problem: &Problem, pool: usize, servers: &[f64], more: Option<usize>) -> f64 {
-    let each = |class: usize| problem.classes[class].capacity[pool].unwrap_or(0.0);
-    let of = |class: usize| (servers[class] + f64::from(u8::from(more == Some(class)))) * each(class);
-    let all = 0..servers.len();
-    let total: f64 = all.clone().map(of).sum();
-    match problem.pools[pool].survive {
-        Survive::None => total,
-        Survive::Server => total - all.map(each).fold(0.0, f64::max),
-        Survive::Site => {
-            let (mut sites, mut largest) = (0_u32, 0.0_f64);
-            for class in all.clone().filter(|&class| each(class) > 0.0) {
-                let site = problem.classes[class].site;
-                let here = || all.clone().filter(|&other| problem.classes[other].site == site);
-                if here().find(|&other| each(other) > 0.0) == Some(class) {
-                    sites += 1;
-                    largest = largest.max(here().map(of).sum());
-                }
+/// Courses of a server that pay for less than `terms`, the boldest first.
+pub(super) fn shorter(grid: &Grid, class: usize, unit: Unit, terms: &[Term]) -> Vec<Vec<Term>> {
+    let mut found = Vec::new();
+    for (index, term) in terms.iter().enumerate() {
+        let with = |term: Option<Term>| {
+            let mut terms = terms.to_vec();
+            match term {
+                Some(term) => terms[index] = term,
+                None => drop(terms.remove(index)),
             }
-            total - f64::midpoint(largest, total / f64::from(sites.max(1)))
+            terms
+        };
+        let earliest = match (term.given, unit) {
+            (true, Unit::Fixed { .. }) => continue,
+            (true, _) => grid.given(unit).map_or(0, |given| given.to()),
+            (false, _) => {
+                found.push(with(None));
+                grid.leased(class, term.from).to()
+            }
+        };
+        // Half of what is too much, then half of that.
+        let mut to = earliest;
+        while to < term.to() {
+            found.push(with(Some(term.until(to))));
+            to += (term.to() - to).div_ceil(2);
+        }
+        if term.given {
+            continue;
+        }
+        let mut from = term.from;
+        let latest = (term.from + 1..grid.slots)
+            .take_while(|&from| {
+                let later = grid.leased(class, from);
+                later.serves.first < term.to() && later.to() <= term.to()
+            })
+            .last()
+            .unwrap_or(term.from);
+        let mut starts = Vec::new();
+        while from < latest {
+            from += (latest - from).div_ceil(2);
+            starts.push(from);
+        }
+        starts.reverse();
+        if latest > term.from {
+            starts.push(term.from + 1);
+        }
+        starts.dedup();
+        for from in starts {
+            found.push(with(Some(grid.leased(class, from).until(term.to()))));
         }
     }
+    found
 }

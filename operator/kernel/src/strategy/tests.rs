@@ -35,6 +35,7 @@ fn owned(count: usize) -> Class {
         lead_s: 60.0,
         recycle_s: 0.0,
         switch_cost: 0.001,
+        busy_watts: 0.0,
         capacity: vec![Some(1.0)],
         units: vec![Unit::Off { from_s: 0.0 }; count],
     }
@@ -81,6 +82,8 @@ fn problem(boundaries_s: Vec<f64>, classes: Vec<Class>, pool: Demand) -> Problem
         boundaries_s,
         classes,
         pools: vec![pool],
+        power_limits: Vec::new(),
+        overhang: 0.1,
     }
 }
 

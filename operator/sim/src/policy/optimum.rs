@@ -117,6 +117,8 @@ fn problem(scenario: &Scenario, trace: &[Arrival], share: f64) -> Option<Problem
             miss_value: 0.0,
             survive: Survive::None,
         }],
+        power_limits: Vec::new(),
+        overhang: 0.0,
     })
 }
 
@@ -165,6 +167,7 @@ fn classes(scenario: &Scenario, capacity: Vec<f64>) -> Vec<Class> {
             lead_s: (group.lead_ms + group.load_ms) as f64 / 1_000.0,
             recycle_s: group.recycle_ms as f64 / 1_000.0,
             switch_cost: 0.0,
+            busy_watts: 0.0,
             capacity: vec![Some(capacity)],
             units: vec![
                 if group.always_on {

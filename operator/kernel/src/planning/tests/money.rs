@@ -117,6 +117,39 @@ fn what_would_be_bought_is_proposed_with_its_reasons_and_not_done() {
 }
 
 #[test]
+fn what_people_have_approved_is_asked_for_by_its_name_and_nothing_besides() {
+    for (pool_mode, group_mode, acts) in [
+        (Mode::Auto, Mode::Approve, true),
+        (Mode::Approve, Mode::Auto, true),
+        (Mode::Auto, Mode::Advise, false),
+        (Mode::Advise, Mode::Auto, false),
+    ] {
+        let mut stage = chat(4.5);
+        stage.seen_mut("chat").mode = pool_mode;
+        let group = stage.snapshot.groups.get_mut("m4").unwrap();
+        group.mode = group_mode;
+        group.approved.requests = ["m4-1".into(), "m4-7".into()].into();
+        let plan = until_asked(&mut stage);
+        let acted = |plan: &Plan| -> Vec<String> {
+            let acted = asks(&plan.decisions)
+                .into_iter()
+                .filter(|ask| ask.verdict == Verdict::Act);
+            acted.map(|ask| format!("{:?}", ask.action)).collect()
+        };
+        let names = acted(&plan).join(" ");
+        assert_eq!(
+            names.contains("\"m4-1\"") && names.contains("\"m4-7\""),
+            acts,
+            "{names}"
+        );
+        assert_eq!(acted(&plan).len(), if acts { 2 } else { 0 }, "{names}");
+        stage.run(Span::from_minutes(10));
+        let bought: Vec<_> = stage.snapshot.groups["m4"].inventory.servers().keys().collect();
+        assert_eq!(bought.len(), if acts { 2 } else { 0 }, "once each: {bought:?}");
+    }
+}
+
+#[test]
 fn a_group_that_may_act_is_used_while_another_waits_for_approval() {
     let mut dear = Group::hosted("lease", 10);
     dear.pricing.hourly = Money::from_micros(2_500_000);

@@ -75,7 +75,7 @@ fn servers_are_leased_ahead_of_a_peak_and_named_by_group_and_pool() {
     assert!(first < START + Span::from_hours(3) && first > START, "{first}");
     let late = ahead(&{
         let mut stage = at_hour(11);
-        stage.now = stage.now + Span::from_minutes(43);
+        stage.now = stage.now + Span::from_minutes(58);
         stage.demand("chat", 0.8);
         stage
     });

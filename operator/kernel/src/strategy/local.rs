@@ -1,0 +1,218 @@
+//! Small changes of a plan that make it cheaper and keep every budget: some servers are taken out, and each is given the course that is best
+//! given the rest, at prices of a burnt request around those that led to the plan.
+
+use std::ops::Range;
+
+use super::Unit;
+use super::course::Course;
+use super::solve::{Candidate, violation};
+use super::sweep::{Solver, shorter};
+
+/// Prices that are tried, as a share of those of the plan.
+const FACTORS: [f64; 5] = [1.0, 0.85, 1.2, 0.6, 1.6];
+
+/// A search around one plan.
+pub(super) struct Local<'s, 'p> {
+    solver: &'s mut Solver<'p>,
+    factors: &'static [f64],
+    /// Units of classes whose leases are short, in the order of their turns.
+    short: Vec<(usize, usize)>,
+    /// Units of the others.
+    long: Vec<(usize, usize)>,
+}
+
+impl<'s, 'p> Local<'s, 'p> {
+    /// `whole` are the classes whose leases are long.
+    pub(super) fn new(solver: &'s mut Solver<'p>, whole: &[usize], factors: u32) -> Self {
+        let factors = usize::try_from(factors).unwrap_or(0).min(FACTORS.len());
+        let mut local = Self {
+            solver,
+            factors: &FACTORS[..factors],
+            short: Vec::new(),
+            long: Vec::new(),
+        };
+        for (class, spec) in local.solver.problem.classes.iter().enumerate() {
+            if local.solver.users[class].is_empty() {
+                continue;
+            }
+            let open = (0..spec.units.len()).filter(|&unit| !matches!(spec.units[unit], Unit::Fixed { .. }));
+            let units = open.map(|unit| (class, unit));
+            if whole.contains(&class) {
+                local.long.extend(units);
+            } else {
+                local.short.extend(units);
+            }
+        }
+        local
+    }
+
+    /// So many passes over all servers, as long as they help.
+    pub(super) fn improve(&mut self, plan: &mut Candidate, passes: u32) {
+        for _ in 0..passes {
+            let before = (plan.violation, plan.standing.cost);
+            self.trim(plan);
+            self.again(plan);
+            self.merge(plan);
+            self.instead(plan);
+            if before == (plan.violation, plan.standing.cost) {
+                break;
+            }
+        }
+        self.trim(plan);
+    }
+
+    /// Gives every server the chance of a cheaper course within its own, dearest first.
+    fn trim(&mut self, plan: &mut Candidate) {
+        let mut open: Vec<(usize, usize)> = self.short.iter().chain(&self.long).copied().collect();
+        let cost = |&(class, unit): &(usize, usize)| plan.standing.courses[class][unit].cost;
+        open.retain(|at| cost(at) > 0.0);
+        open.sort_by(|left, right| cost(right).total_cmp(&cost(left)).then(left.cmp(right)));
+        for (class, unit) in open {
+            let kind = self.solver.problem.classes[class].units[unit];
+            for terms in shorter(
+                &self.solver.grid,
+                class,
+                kind,
+                &plan.standing.courses[class][unit].terms,
+            ) {
+                let cost = self.solver.grid.total(class, kind, &terms);
+                let before = plan.standing.cost;
+                let kept = self
+                    .solver
+                    .replace(&mut plan.standing, class, unit, Course { terms, cost });
+                let worse = violation(self.solver.problem, &plan.standing.burnt);
+                if plan.standing.cost < before - 1e-9 && worse <= plan.violation + 1e-12 {
+                    plan.violation = worse;
+                    break;
+                }
+                self.solver.replace(&mut plan.standing, class, unit, kept);
+            }
+        }
+    }
+
+    /// Every server once more, alone.
+    fn again(&mut self, plan: &mut Candidate) {
+        let open: Vec<(usize, usize)> = self.short.iter().chain(&self.long).copied().collect();
+        for at in open {
+            if plan.standing.courses[at.0][at.1].cost > 0.0 {
+                for &factor in self.factors {
+                    if self.recreate(plan, &[at], factor) {
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Two fresh leases that follow each other: one may do.
+    fn merge(&mut self, plan: &mut Candidate) {
+        let mut fresh: Vec<(usize, usize, usize)> = Vec::new();
+        for &(class, unit) in &self.long {
+            if let Some(first) = plan.standing.courses[class][unit].terms.first()
+                && !first.given
+            {
+                fresh.push((first.from, class, unit));
+            }
+        }
+        fresh.sort_unstable();
+        for pair in fresh.windows(2) {
+            let set = [(pair[0].1, pair[0].2), (pair[1].1, pair[1].2)];
+            if pair[0].1 == pair[1].1 && self.stretch(plan, pair[0].0..pair[1].0, set) {
+                continue;
+            }
+            for &factor in self.factors {
+                if self.recreate(plan, &set, factor) {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// One lease from as late as possible instead of two single ones, the second of which begins at the end of `from`.
+    fn stretch(&mut self, plan: &mut Candidate, from: Range<usize>, set: [(usize, usize); 2]) -> bool {
+        let [(class, first), (_, second)] = set;
+        let courses = &plan.standing.courses[class];
+        let ([only], [last]) = (&courses[first].terms[..], &courses[second].terms[..]) else {
+            return false;
+        };
+        let (only, last) = (only.serves.to, *last);
+        let before = plan.standing.cost;
+        let kind = self.solver.problem.classes[class].units[second];
+        let earliest = match kind {
+            Unit::Off { from_s } => self.solver.grid.boundary(from_s).max(from.start),
+            Unit::On { .. } | Unit::Fixed { .. } => return false,
+        };
+        let kept = self.solver.take_all(&mut plan.standing, &set);
+        for from in (earliest..from.end).rev() {
+            let lease = self.solver.grid.leased(class, from);
+            let to = lease.to().max(last.to()).max(only.min(last.from));
+            let terms = vec![lease.until(to)];
+            let cost = self.solver.grid.total(class, kind, &terms);
+            if plan.standing.cost + cost >= before - 1e-9 {
+                continue;
+            }
+            self.solver
+                .replace(&mut plan.standing, class, second, Course { terms, cost });
+            let worse = violation(self.solver.problem, &plan.standing.burnt);
+            if worse <= plan.violation + 1e-12 {
+                plan.violation = worse;
+                return true;
+            }
+            self.solver.take(&mut plan.standing, class, second);
+        }
+        self.solver.put_back(&mut plan.standing, &set, kept);
+        false
+    }
+
+    /// Every long lease together with all short ones: hours may stand in for a day, or a day for hours.
+    fn instead(&mut self, plan: &mut Candidate) {
+        let mut idle: Vec<Unit> = Vec::new();
+        for index in 0..self.long.len() {
+            let (class, unit) = self.long[index];
+            let kind = self.solver.problem.classes[class].units[unit];
+            let more = plan.standing.courses[class][unit].terms.is_empty();
+            if more && idle.contains(&kind) {
+                continue;
+            }
+            let mut set = self.short.clone();
+            if more {
+                idle.push(kind);
+                set.insert(0, (class, unit));
+            } else {
+                set.push((class, unit));
+            }
+            for &factor in self.factors {
+                if self.recreate(plan, &set, factor) {
+                    break;
+                }
+            }
+        }
+        let set = self.short.clone();
+        for &factor in self.factors {
+            self.recreate(plan, &set, factor);
+        }
+    }
+
+    /// Takes servers out and asks them one by one. Kept if the plan becomes cheaper, and budgets are kept no worse.
+    fn recreate(&mut self, plan: &mut Candidate, set: &[(usize, usize)], factor: f64) -> bool {
+        let prices: Vec<Vec<f64>> = plan
+            .prices
+            .iter()
+            .map(|windows| windows.iter().map(|price| price * factor).collect())
+            .collect();
+        self.solver.price(&prices);
+        let before = plan.standing.cost;
+        let kept = self.solver.take_all(&mut plan.standing, set);
+        for &(class, unit) in set {
+            let course = self.solver.respond(&plan.standing, class, unit);
+            self.solver.place(&mut plan.standing, class, unit, course);
+        }
+        let worse = violation(self.solver.problem, &plan.standing.burnt);
+        if worse <= plan.violation + 1e-12 && plan.standing.cost < before - 1e-9 {
+            plan.violation = worse;
+            return true;
+        }
+        self.solver.put_back(&mut plan.standing, set, kept);
+        false
+    }
+}

@@ -1,6 +1,6 @@
 //! Pomarium's own policy: the kernel's two passes, as the controller runs them.
 //!
-//! Every few minutes, or when demand is a surprise, [`look_ahead`] plans the next 36 hours; at every tick [`planning::plan`] says what to do
+//! Every few minutes, or when demand is a surprise, [`look_ahead_spending`] plans the next 36 hours; at every tick [`planning::plan`] says what to do
 //! now. What the simulated world looks like to them is [`fleet`]'s part.
 
 mod fleet;

@@ -20,7 +20,7 @@ use support::{Rig, TEAM, group, machines, pool, site};
 
 const GROUP: &str = "rented";
 /// From the start of the test to the peak: an operator that is started, killed and started again has planned long before.
-const UNTIL_PEAK: Span = Span::from_minutes(50);
+const UNTIL_PEAK: Span = Span::from_minutes(35);
 /// How long the peak lasts.
 const PEAK: Span = Span::from_hours(2);
 /// Far more than one machine finishes.

@@ -56,7 +56,9 @@ async fn the_operator_is_a_good_guest() {
         pool(
             "chat",
             2,
+            // No more than two: the plan ahead leaves no machine idle that costs the same if it serves.
             &json!({"placement": {"surviveLossOf": "None", "groupSelector": {"matchLabels": {"at": "racks"}}},
+                "replicas": {"min": 2, "max": 2},
                 "routing": {"httpRoute": {"gatewayRef": {"name": "web"}, "hostnames": ["chat.example.com"]}}}),
         ),
     ];

@@ -292,7 +292,7 @@ impl<E: Execute> Loop<E> {
     /// What is known beside what is seen: pasts, and the last strategic plan.
     async fn recall(&mut self, world: &mut World, now: Timestamp) {
         if let Some(ahead) = self.histories.read(&self.eyes.pools(), now).await {
-            self.strategist.resume(ahead);
+            self.strategist.resume(ahead, now);
         }
         if let Some(made) = self.strategist.finished().await {
             self.histories.planned(&made.ahead);

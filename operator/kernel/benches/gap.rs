@@ -1,6 +1,7 @@
 //! Cost, bound and gap of strategic plans over a fixed set of made-up days, from nothing and again a few minutes later, with times.
 //!
-//! `cargo bench -p pomarium-kernel --bench gap [-- -v] [SEED…]`. Times are of one run each; costs, bounds and gaps are the same on every
+//! `cargo bench -p pomarium-kernel --bench gap [-- -v] [SEED…] [DIR/]`; with a folder, problems are written there in the LP format for a
+//! general solver to judge. Times are of one run each; costs, bounds and gaps are the same on every
 //! machine.
 
 #![allow(missing_docs)]
@@ -43,6 +44,12 @@ fn main() {
     for seed in (0..DAYS).filter(|seed| only.is_empty() || only.contains(seed)) {
         let problem = problems::hybrid(seed);
         let later = problems::nudged(&problem, seed);
+        if let Some(folder) = arguments.iter().find(|argument| argument.ends_with('/')) {
+            let text = problems::milp::milp(&problem).lp_file();
+            if let Err(error) = std::fs::write(format!("{folder}{seed}.lp"), text) {
+                println!("writing {folder}{seed}.lp: {error}");
+            }
+        }
         let mut prices = None;
         for (index, (problem, effort)) in [(&problem, Effort::COLD), (&later, Effort::REPLAN)]
             .into_iter()

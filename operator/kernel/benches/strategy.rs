@@ -69,6 +69,8 @@ impl Size {
                     }],
                     miss_value: 0.0,
                     survive: Survive::None,
+                    rank: 0,
+                    budgets: Vec::new(),
                 }
             })
             .collect();

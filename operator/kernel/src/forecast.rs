@@ -21,7 +21,7 @@ mod backtest;
 mod decomposition;
 mod history;
 mod models;
-mod packing;
+pub(crate) mod packing;
 mod regression;
 mod spread;
 #[cfg(test)]

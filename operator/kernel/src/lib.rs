@@ -39,6 +39,7 @@ pub mod planning;
 pub mod random;
 pub mod reason;
 pub mod snapshot;
+pub mod spending;
 pub mod strategy;
 pub mod time;
 pub mod units;

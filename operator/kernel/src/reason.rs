@@ -195,6 +195,8 @@ reasons! {
     CapacityExhausted,
     /// Requests will miss an objective more often than its window allows, whatever may be had now.
     ErrorBudgetSpent,
+    /// What is wanted costs more than the budget has left.
+    BudgetSpent,
     /// The provider has no machine to give.
     OutOfStock,
     /// The server did not come in time; the next group is tried.

@@ -9,12 +9,14 @@
 //!
 //! | step | module |
 //! |---|---|
-//! | what a slot's misses are, for every capacity: a convex function | [`burn`] |
+//! | what a slot's misses are, for every capacity: a convex function | [`burn`], [`bursts`] |
 //! | the best course of one server, when serving in slot t is worth v(t): dynamic programming, exact | `course` |
 //! | servers take turns, each answering best to all others, under a price per miss | `sweep` |
 //! | prices per miss are moved until every window's budget holds | `solve` |
 //! | what nobody needs is trimmed, hours stand in for days and days for hours | `local` |
+//! | what budgets of money do not allow is done without | `money` |
 //! | which pool each server serves first, and what is spent on each | `assignment` |
+//! | how long a purchase has to be wanted before it is made | [`dwell`] |
 //! | how hours are cut into slots, and budgets into windows | [`horizon`] |
 //! | a lower bound by Lagrangian relaxation, and prices to begin with, from servers that may be divided | `bound` |
 //! | what follows from slots and classes alone | `grid` |
@@ -32,13 +34,17 @@ pub mod ahead;
 mod assignment;
 mod bound;
 pub mod burn;
+pub mod bursts;
 mod course;
 pub mod due;
+pub mod dwell;
 pub mod envelope;
 mod grid;
 pub mod horizon;
 pub mod learning;
 mod local;
+mod memo;
+mod money;
 pub mod past;
 mod solve;
 mod sweep;
@@ -146,6 +152,34 @@ pub struct Demand {
     pub miss_value: f64,
     /// What may be lost without breaking an objective.
     pub survive: Survive,
+    /// Who is served first when servers run out: 0 before 1. Pools of equal rank share.
+    pub rank: u32,
+    /// What may be spent on its servers; never exceeded.
+    pub budgets: Vec<MoneyBudget>,
+}
+
+/// One period of a budget of money, as far as it lies within the horizon.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct MoneyBudget {
+    /// From when on.
+    pub from_s: f64,
+    /// Until when.
+    pub to_s: f64,
+    /// What is left of it: less what was spent, and what servers that are paid for already still cost in it whatever is planned.
+    pub left: f64,
+}
+
+/// A window that does not hold: capacity, power or money have run out.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Shortfall {
+    /// Whose.
+    pub pool: usize,
+    /// Which of its windows.
+    pub window: usize,
+    /// Burn beyond what is allowed.
+    pub burn: f64,
+    /// What that costs by the pool's own price of a miss.
+    pub cost: f64,
 }
 
 /// One window of the objectives, as far as it lies within the horizon.
@@ -171,6 +205,10 @@ pub struct StrategicPlan {
     pub prices: Vec<Vec<f64>>,
     /// Expected cost within the horizon: leases that are not sunk, energy, switching, misses.
     pub cost: f64,
+    /// Per pool, per budget of money: what is planned to be spent of it.
+    pub spending: Vec<Vec<f64>>,
+    /// What cannot be held, the pool that is served first first.
+    pub shortfalls: Vec<Shortfall>,
     /// The part of it that is spent on each pool's servers.
     pub pool_costs: Vec<f64>,
     /// No plan for this problem costs less.

@@ -375,6 +375,7 @@ mod tests {
                 pools: [(chat(), pool)].into(),
                 cost: 11.82,
                 bound: 11.5,
+                ..Ahead::default()
             })),
             ..world()
         }

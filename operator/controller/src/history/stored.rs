@@ -36,12 +36,14 @@ pub(super) type Data = BTreeMap<String, String>;
 pub(super) fn of_pool(past: &Past, planned: Option<&PlannedPool>) -> (Data, Vec<&'static str>) {
     let Past {
         history,
+        bursts,
         backtest,
         ledger,
         prices,
     } = past;
     let mut writer = Writer::new(LONGEST);
     writer.put("history", history);
+    writer.put("bursts", bursts);
     writer.put("backtest", backtest);
     writer.put("ledger", ledger);
     writer.put("prices", prices);
@@ -59,6 +61,7 @@ pub(super) fn of_plan(ahead: &Ahead) -> (Data, Vec<&'static str>) {
         groups,
         cost,
         bound,
+        considered,
         ..
     } = ahead;
     let whole = Ahead {
@@ -66,6 +69,7 @@ pub(super) fn of_plan(ahead: &Ahead) -> (Data, Vec<&'static str>) {
         groups: groups.clone(),
         cost: *cost,
         bound: *bound,
+        considered: considered.clone(),
         ..Ahead::default()
     };
     writer.put("plan", &whole);
@@ -81,6 +85,7 @@ pub(super) fn pool(data: &Data) -> (Past, Option<PlannedPool>, Vec<String>) {
         // A track record is one of a history.
         backtest: history.is_some().then_some(backtest).flatten().unwrap_or_default(),
         history: history.unwrap_or_default(),
+        bursts: reader.get("bursts").unwrap_or_default(),
         ledger: reader.get("ledger").unwrap_or_default(),
         prices: reader.get("prices").unwrap_or_default(),
     };

@@ -154,6 +154,7 @@ fn plan() -> Arc<Ahead> {
         pools: [(chat(), pool)].into(),
         cost: 3.0,
         bound: 2.5,
+        ..Ahead::default()
     })
 }
 

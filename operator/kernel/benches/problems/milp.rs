@@ -29,6 +29,49 @@ pub(crate) struct Milp {
 }
 
 impl Milp {
+    /// The program in the LP file format, which general solvers read.
+    #[expect(
+        clippy::format_push_string,
+        reason = "one expression a line reads better, and nobody waits for it"
+    )]
+    pub(crate) fn lp_file(&self) -> String {
+        let mut text = String::from("minimize\nobj:");
+        for (index, column) in self.columns.iter().enumerate() {
+            text += &format!(" {:+} x{index}\n", column.cost);
+        }
+        text += &format!(" {:+} constant\nsubject to\n", self.constant);
+        for (index, row) in self.rows.iter().enumerate() {
+            let terms: Vec<String> = row
+                .of
+                .iter()
+                .map(|(column, each)| format!(" {each:+} x{column}\n"))
+                .collect();
+            let terms = terms.concat();
+            for (kind, limit) in [(">=", row.least), ("<=", row.most)] {
+                if limit.is_finite() && !terms.is_empty() {
+                    text += &format!(
+                        "r{index}{}:{terms} {kind} {limit}\n",
+                        if kind == ">=" { "l" } else { "m" }
+                    );
+                }
+            }
+        }
+        text += "bounds\nconstant = 1\n";
+        for (index, column) in self
+            .columns
+            .iter()
+            .enumerate()
+            .filter(|(_, column)| column.most.is_finite())
+        {
+            text += &format!("x{index} <= {}\n", column.most);
+        }
+        text += "general\n";
+        for (index, _) in self.columns.iter().enumerate().filter(|(_, column)| column.whole) {
+            text += &format!("x{index}\n");
+        }
+        text + "end\n"
+    }
+
     fn column(&mut self, cost: f64, most: f64, whole: bool) -> usize {
         self.columns.push(Column { cost, most, whole });
         self.columns.len() - 1

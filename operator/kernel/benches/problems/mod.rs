@@ -151,6 +151,8 @@ pub(crate) fn hybrid(seed: u64) -> Problem {
             windows,
             miss_value: 0.0,
             survive: Survive::None,
+            rank: 0,
+            budgets: Vec::new(),
         }],
         power_limits: Vec::new(),
         overhang: 0.1,
@@ -173,9 +175,7 @@ pub(crate) fn nudged(problem: &Problem, seed: u64) -> Problem {
 }
 
 fn table() -> BurnTable {
-    BurnTable::new(STEADY.to_vec())
-        .unwrap_or_else(|| unreachable!("three entries"))
-        .fluctuating(0.15)
+    BurnTable::new(STEADY.to_vec()).unwrap_or_else(|| unreachable!("three entries"))
 }
 
 fn expected(arrivals: &[(f64, f64)]) -> f64 {

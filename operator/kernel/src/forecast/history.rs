@@ -220,6 +220,9 @@ pub(crate) const FINE_BUCKETS: usize = 2 * 288;
 /// Four weeks.
 pub(crate) const COARSE_BUCKETS: usize = 28 * 24;
 
+/// Bursts of minutes are averaged out over so long.
+const LATELY: Span = Span::from_minutes(30);
+
 /// A longer measurement tells nothing about when within it requests arrived.
 const LONGEST: Span = Span::from_hours(1);
 
@@ -286,6 +289,17 @@ impl History {
     /// Up to when measurements are recorded. `None` if nothing is.
     pub fn recorded_until(&self) -> Option<Timestamp> {
         self.until
+    }
+
+    /// Requests per second over the last half hour before `now`, as far as it was measured. `None` if hardly any of it was.
+    pub fn lately(&self, now: Timestamp) -> Option<Rate> {
+        let recent = self.fine().filter(|(start, _)| now.since(*start) <= LATELY);
+        let mut all = Bucket::default();
+        for (_, bucket) in recent {
+            all.counts.requests += bucket.counts.requests;
+            all.measured_ms = all.measured_ms.saturating_add(bucket.measured_ms);
+        }
+        all.rate(FINE)
     }
 
     /// The buckets of 5 minutes with their starts, oldest first.

@@ -12,7 +12,9 @@ use std::fmt::Write;
 use super::crew::{Crew, count};
 use super::demand::Need;
 use super::model::{Counts, total};
-use super::policy::{DISTRUST_AFTER, DISTRUST_FACTOR, DISTRUST_LEAST, DRAIN_ESTIMATE, MEASURE_MAX_AGE, MIN_SAMPLES};
+use super::policy::{
+    AFTER_BURST, DISTRUST_AFTER, DISTRUST_FACTOR, DISTRUST_LEAST, DRAIN_ESTIMATE, MEASURE_MAX_AGE, MIN_SAMPLES,
+};
 use super::react::episode;
 use super::stock::Shelf;
 use crate::lifecycle::ServerState;
@@ -20,7 +22,7 @@ use crate::names::{GroupName, PoolId, ServerName};
 use crate::reason::{Problem, Reason};
 use crate::snapshot::{Group, Measured, Snapshot};
 use crate::strategy::ahead::{Ahead, GroupAhead, PoolAhead};
-use crate::strategy::past::{FLUCTUATIONS, per_miss};
+use crate::strategy::past::per_miss;
 use crate::time::Timestamp;
 use crate::units::Rate;
 
@@ -100,10 +102,8 @@ impl<'a> Guide<'a> {
                 _ => None,
             })
             .reduce(f64::max)?;
-        // As if demand fluctuated as much as it ever does.
-        let most = FLUCTUATIONS[FLUCTUATIONS.len() - 1];
-        let expected = self.planned.burn.as_ref()?.fluctuating(most);
-        let expected = expected.at(rate.as_per_second(), self.capacity(&serving));
+        let rate = rate.as_per_second() * AFTER_BURST;
+        let expected = self.planned.burn.as_ref()?.at(rate, self.capacity(&serving));
         (burnt > DISTRUST_LEAST && burnt > expected * DISTRUST_FACTOR).then(|| {
             format!(
                 "since {} requests miss an objective far more often than the capacity curves say",

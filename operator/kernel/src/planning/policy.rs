@@ -99,3 +99,6 @@ pub(crate) const SILENT_AFTER: Span = Span::from_secs(30);
 
 /// What a replica may take to become ready beside three load times: an image is pulled, weights are fetched.
 pub(crate) const START_ALLOWANCE: Span = Span::from_minutes(10);
+
+/// What is burnt is compared with what is expected at so many times the measured rate: a burst is felt for some time after it.
+pub(crate) const AFTER_BURST: f64 = 1.5;

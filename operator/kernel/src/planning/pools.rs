@@ -28,6 +28,7 @@ use crate::names::{GroupName, PoolId, ReplicaId};
 use crate::plan::{Action, Rejected, Verdict};
 use crate::reason::{Problem, Reason};
 use crate::snapshot::{Pool, PoolMemory};
+use crate::spending;
 
 /// What the pools of one pass share.
 pub(crate) struct Shared<'a> {
@@ -151,6 +152,7 @@ impl<'a> Step<'_, 'a> {
         let most = self.crew.pool.replicas.max;
         let (offers, none) = slots(self.crew, self.options, &self.shared.stock, most);
         self.unavailable = none;
+        let offers = self.affordable(offers);
         let mut growth = self.grow(offers.clone());
         let unconfirmed = |problem: &Problem| problem.reason == Reason::DemandUnconfirmed;
         if growth.short.as_ref().is_some_and(|problem| !unconfirmed(problem)) {
@@ -160,6 +162,31 @@ impl<'a> Step<'_, 'a> {
             self.take_slot(slot, *reason, message);
         }
         growth
+    }
+
+    /// Offers without purchases for which the budget has nothing left.
+    fn affordable(&mut self, mut offers: Vec<Slot>) -> Vec<Slot> {
+        let (snapshot, now) = (self.world.snapshot, self.world.now);
+        let Some(mut purse) = spending::Purse::of(snapshot, self.crew.id, self.crew.pool, now) else {
+            return offers;
+        };
+        let mut refused = BTreeMap::new();
+        offers.retain(|slot| {
+            let group = snapshot.groups.get(&slot.group).filter(|_| slot.is_purchase());
+            match group.map(|group| purse.buy(group)) {
+                Some(Err(problem)) => {
+                    refused.insert(slot.group.clone(), problem);
+                    false
+                }
+                Some(Ok(())) | None => true,
+            }
+        });
+        for (group, problem) in refused {
+            if !offers.iter().any(|slot| slot.group == group) {
+                self.unavailable.insert(group, problem);
+            }
+        }
+        offers
     }
 
     /// Tries again with servers of pools that yield to this one, before anything is merely proposed.
@@ -404,7 +431,7 @@ impl<'a> Step<'_, 'a> {
             short_since: growth.short_since,
             held_since,
             target: Some(target),
-            spent: old.spent,
+            spent: spending::spent(self.world.snapshot, self.crew.id, self.crew.pool, now),
             lengths: remembered_lengths(self.crew.pool, now),
         }
     }

@@ -16,9 +16,9 @@ use serde::{Deserialize, Serialize};
 
 use self::scene::Scene;
 use super::burn::BurnTable;
-use super::envelope::SPEND;
+use super::dwell::Considered;
+use super::envelope::{Memo, SPEND};
 use super::{Burnt, Effort, envelope};
-use crate::capacity::curve::Curves;
 use crate::forecast::Forecast;
 use crate::names::{GroupName, PoolId, ServerName};
 use crate::snapshot::Snapshot;
@@ -44,6 +44,9 @@ pub struct Ahead {
     pub cost: f64,
     /// No plan for the same problem costs less.
     pub bound: f64,
+    /// What this plan and the last ones want of groups with long leases.
+    #[serde(default)]
+    pub considered: Considered,
 }
 
 /// One group's part.
@@ -73,7 +76,7 @@ pub struct PoolAhead {
     pub prices: BTreeMap<Timestamp, f64>,
     /// What it was planned for.
     pub forecast: Option<Forecast>,
-    /// What its servers burn at which load, when demand does not fluctuate within minutes.
+    /// What its servers burn at which load.
     pub burn: Option<BurnTable>,
     /// Requests/s of one server of each group at saturation.
     pub capacity: BTreeMap<GroupName, f64>,
@@ -105,22 +108,16 @@ impl PoolAhead {
     }
 }
 
-/// Plans ahead for all pools of `snapshot` whose demand is known. Pure: the same snapshot gives the same plan, whatever `curves` remembers.
-pub fn look_ahead(snapshot: &Snapshot, now: Timestamp, curves: &mut Curves, effort: Effort) -> Ahead {
-    look_ahead_spending(snapshot, now, curves, effort, SPEND)
+/// Plans ahead for all pools of `snapshot` whose demand is known. Pure: the same snapshot gives the same plan, whatever `memo` remembers.
+pub fn look_ahead(snapshot: &Snapshot, now: Timestamp, memo: &mut Memo, effort: Effort) -> Ahead {
+    look_ahead_spending(snapshot, now, memo, effort, SPEND)
 }
 
 /// The same, planning to spend another share of every error budget than [`SPEND`].
-pub fn look_ahead_spending(
-    snapshot: &Snapshot,
-    now: Timestamp,
-    curves: &mut Curves,
-    effort: Effort,
-    spend: f64,
-) -> Ahead {
+pub fn look_ahead_spending(snapshot: &Snapshot, now: Timestamp, memo: &mut Memo, effort: Effort, spend: f64) -> Ahead {
     let scene = Scene::of(snapshot, now);
     match scene.situation(spend) {
-        Some(situation) => scene.named(&envelope::plan(&situation, curves, effort)),
+        Some(situation) => scene.named(&envelope::plan(&situation, memo, effort)),
         None => Ahead {
             made_at: now,
             ..Ahead::default()

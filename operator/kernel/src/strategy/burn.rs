@@ -30,6 +30,35 @@ const OVERLOAD_SLOPE: f64 = 200.0;
 /// Points at which a slot's expected burn is tabulated.
 const POINTS: usize = 96;
 
+/// What steady demand burns, per objective: what is measured, before bursts make more of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SteadyBurn {
+    /// By capacity at saturation, ascending: per objective, burn per request at each of [`LOADS`].
+    pub(super) anchors: Vec<(f64, Vec<[f64; LOADS.len()]>)>,
+    /// Per objective.
+    pub(super) missed: Vec<Missed>,
+}
+
+/// What it is to miss one objective.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Missed {
+    /// Burn of one request.
+    pub(super) burn: f64,
+    /// How long a request may wait for its turn, in s; `None` if waiting is nothing to this objective.
+    pub(super) patience_s: Option<f64>,
+}
+
+impl SteadyBurn {
+    /// The table for demand without bursts. `None` without servers.
+    pub fn without_bursts(&self) -> Option<BurnTable> {
+        let anchors = self.anchors.iter().map(|(capacity, objectives)| {
+            let worst = |load: usize| objectives.iter().map(|table| table[load]).fold(0.0, f64::max);
+            (*capacity, std::array::from_fn(worst))
+        });
+        BurnTable::new(anchors.collect())
+    }
+}
+
 /// Burn per request by share of saturation, for sets of servers of several sizes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BurnTable {
@@ -61,31 +90,13 @@ impl BurnTable {
         }
     }
 
-    /// The same when demand fluctuates within a slot: `deviation` is the standard deviation of the rate over the minutes of a slot, as a share of
-    /// its mean. By three-point Gauss–Hermite quadrature, which is exact for polynomials up to the fifth degree.
+    /// The same, burning so many times as much.
     #[must_use]
-    pub fn fluctuating(&self, deviation: f64) -> Self {
-        let reach = 3.0_f64.sqrt() * deviation.clamp(0.0, 0.5);
-        let nodes = [(1.0 / 6.0, 1.0 - reach), (2.0 / 3.0, 1.0), (1.0 / 6.0, 1.0 + reach)];
-        let anchors = self
-            .anchors
-            .iter()
-            .map(|(capacity, table)| {
-                let expected = |load: f64| -> f64 {
-                    let at = |&(weight, factor): &(f64, f64)| {
-                        let rate = load * factor;
-                        // A share of the slot's requests arrives at this rate.
-                        weight * factor * burn(table, rate, rate, 1.0)
-                    };
-                    nodes.iter().map(at).sum()
-                };
-                (
-                    *capacity,
-                    LOADS.map(|load| if load > 0.0 { expected(load) } else { 0.0 }),
-                )
-            })
-            .collect();
-        Self { anchors }
+    pub(super) fn scaled(mut self, factor: f64) -> Self {
+        for burn in self.anchors.iter_mut().flat_map(|(_, table)| table) {
+            *burn *= factor;
+        }
+        self
     }
 
     /// Adds `weight` times the burn per request at `rate` to `sum`, for capacities of 0, `step`, 2 `step` …: what [`BurnTable::at`]
@@ -149,7 +160,12 @@ fn burn(table: &[f64; LOADS.len()], load: f64, rate: f64, capacity: f64) -> f64 
         // Linear in capacity, so that it is convex and finite down to none at all.
         return table[LOADS.len() - 1] + OVERLOAD_SLOPE * (rate - capacity) / rate;
     }
-    let after = LOADS.partition_point(|entry| *entry <= load).min(LOADS.len() - 1);
+    interpolate(table, load)
+}
+
+/// The entry for a load between 0 and 1.
+pub(super) fn interpolate(table: &[f64; LOADS.len()], load: f64) -> f64 {
+    let after = LOADS.partition_point(|entry| *entry <= load).clamp(1, LOADS.len() - 1);
     let (low, high) = (LOADS[after - 1], LOADS[after]);
     let share = (load - low) / (high - low);
     table[after - 1] * (1.0 - share) + table[after] * share
@@ -286,15 +302,6 @@ mod tests {
                 last = worth;
             }
         }
-    }
-
-    #[test]
-    fn fluctuating_demand_burns_more_before_the_knee_and_nothing_else_where_burn_is_level() {
-        let table = BurnTable::new(vec![(1.0, knee(0.8))]).unwrap();
-        let fluctuating = table.fluctuating(0.2);
-        assert!(fluctuating.at(0.75, 1.0) > 2.0 * table.at(0.75, 1.0));
-        assert!((fluctuating.at(0.3, 1.0) - table.at(0.3, 1.0)).abs() < 1e-9);
-        assert!((table.fluctuating(0.0).at(0.85, 1.0) - table.at(0.85, 1.0)).abs() < 1e-9);
     }
 
     #[test]

@@ -7,18 +7,21 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::burn::{BurnTable, LOADS};
+use super::burn::{BurnTable, LOADS, Missed, SteadyBurn};
+use super::bursts::Sample;
+use super::dwell::{self, Considered};
 use super::horizon::Horizon;
-use super::past::{FLUCTUATIONS, Past, per_miss, window};
+pub use super::memo::Memo;
+use super::past::{Past, per_miss, window};
 use super::solve::{Effort, solve};
 use super::{Burnt, Class, Demand, Leg, Problem, Unit, Window};
 use crate::capacity::Servers;
 use crate::capacity::curve::{Curves, Traffic};
 use crate::forecast::{COARSE, Event, FINE, Forecast, History, LEVELS, Slot, SlotForecast, forecast};
 use crate::performance::Performance;
-use crate::snapshot::{Discipline, LengthMix, Objective, Survive};
+use crate::snapshot::{Discipline, LengthMix, Metric, Objective, Survive};
 use crate::time::{Span, Timestamp};
-use crate::units::{Fraction, Rate};
+use crate::units::Rate;
 
 /// Probabilities of [`LEVELS`] as points: each stands for what is nearer to it than to the others.
 const WEIGHTS: [f64; LEVELS.len()] = [0.15, 0.225, 0.25, 0.2, 0.1, 0.045, 0.03];
@@ -42,11 +45,11 @@ const MOST_GROWTH_LATER: f64 = 1.05;
 /// will be left then. To plan for all that may happen tomorrow is to buy today what may never be needed.
 const RECOURSE: Span = Span::from_minutes(45);
 
+/// Of the variance of a forecast at least so much is not bursts.
+const LEAST_OPEN: f64 = 0.05;
+
 /// See [`Problem::overhang`]: enough to decide between plans that are otherwise much the same.
 const OVERHANG: f64 = 0.1;
-
-/// Demand above what was forecast is a burst, until the forecast itself has followed it: so long after it is seen, it has faded.
-const SURPRISE_FADES: Span = Span::from_minutes(20);
 
 /// Everything the strategic plan knows.
 #[derive(Clone, Debug)]
@@ -57,6 +60,8 @@ pub struct Situation<'a> {
     pub supplies: Vec<Supply>,
     /// Pools.
     pub pools: Vec<Consumer<'a>>,
+    /// What the last plans wanted of groups with long leases.
+    pub considered: Considered,
 }
 
 /// One group.
@@ -135,6 +140,8 @@ pub struct Envelope {
     pub cost: f64,
     /// No plan for the same problem costs less.
     pub bound: f64,
+    /// What this plan and the last ones want of groups with long leases: the next one is to be told.
+    pub considered: Considered,
 }
 
 impl Envelope {
@@ -172,7 +179,7 @@ pub struct PoolPlan {
     pub prices: BTreeMap<Timestamp, f64>,
     /// What it was planned for; `None` if nothing is known of the demand.
     pub forecast: Option<Forecast>,
-    /// What servers burn at which load when demand does not fluctuate within minutes.
+    /// What servers burn at which load.
     pub burn: Option<BurnTable>,
     /// Requests/s of one server of each group at saturation.
     pub capacity: Vec<Option<f64>>,
@@ -181,29 +188,28 @@ pub struct PoolPlan {
 }
 
 impl PoolPlan {
-    /// Burn per request that is expected at `rate`, taken over some minutes, with so many serving servers of each group, for each of
-    /// [`FLUCTUATIONS`]. `None` if nothing was planned.
-    pub fn expected_burn(&self, rate: Rate, serving: &[f64]) -> Option<[f64; FLUCTUATIONS.len()]> {
+    /// Burn per request that is expected at `rate`, taken over some minutes, with so many serving servers of each group. `None` if nothing was
+    /// planned.
+    pub fn expected_burn(&self, rate: Rate, serving: &[f64]) -> Option<f64> {
         let capacity: f64 = self
             .capacity
             .iter()
             .zip(serving)
             .map(|(each, count)| each.unwrap_or(0.0) * count)
             .sum();
-        let steady = self.burn.as_ref()?;
-        Some(FLUCTUATIONS.map(|deviation| steady.fluctuating(deviation).at(rate.as_per_second(), capacity)))
+        Some(self.burn.as_ref()?.at(rate.as_per_second(), capacity))
     }
 }
 
 /// Plans ahead. Capacity curves that are not known yet are measured.
-pub fn plan(situation: &Situation, curves: &mut Curves, effort: Effort) -> Envelope {
+pub fn plan(situation: &Situation, memo: &mut Memo, effort: Effort) -> Envelope {
     // All pools share slots; windows of the first one cut them, and those of others are rounded to them.
     let shortest = situation.pools.iter().map(|pool| window(pool.objectives)).min();
     let horizon = Horizon::new(situation.now, shortest.unwrap_or(Span::from_hours(24)));
     let mut known: Vec<Known> = situation
         .pools
         .iter()
-        .map(|pool| Known::of(situation, pool, &horizon, curves))
+        .map(|pool| Known::of(situation, pool, &horizon, memo))
         .collect();
     let classes = situation
         .supplies
@@ -234,12 +240,13 @@ pub fn plan(situation: &Situation, curves: &mut Curves, effort: Effort) -> Envel
         })
         .collect();
     let plan = solve(&problem, Some(&prices), effort);
-    let supplies = situation
+    let mut supplies: Vec<SupplyPlan> = situation
         .supplies
         .iter()
         .zip(plan.courses.iter().zip(&plan.serves))
-        .map(|(supply, (courses, serves))| supply_plan(&horizon, &supply.held, courses, serves))
+        .map(|(supply, (courses, serves))| supply_plan(&horizon, supply, courses, serves))
         .collect();
+    let considered = agree(situation, &plan.courses, &mut supplies);
     let pools = known
         .drain(..)
         .zip(plan.windows.iter().zip(&plan.prices).zip(&plan.pool_costs))
@@ -249,7 +256,7 @@ pub fn plan(situation: &Situation, curves: &mut Curves, effort: Effort) -> Envel
                 windows: starts().zip(burnt.iter().copied()).collect(),
                 prices: starts().zip(prices.iter().copied()).collect(),
                 forecast: known.forecast,
-                burn: known.steady,
+                burn: known.expected,
                 capacity: known.capacity,
                 cost: *cost,
             }
@@ -261,11 +268,46 @@ pub fn plan(situation: &Situation, curves: &mut Curves, effort: Effort) -> Envel
         pools,
         cost: plan.cost,
         bound: plan.bound,
+        considered,
     }
 }
 
+/// Leaves of the purchases from groups with long leases what all plans of the last while agree on. Groups stand in for each other: one that
+/// has nothing to give does not make the next one wait anew.
+fn agree(situation: &Situation, courses: &[Vec<Vec<Leg>>], supplies: &mut [SupplyPlan]) -> Considered {
+    let mut considered = situation.considered.clone();
+    let patience = |supply: &Supply| dwell::patience(supply.minimum_lease);
+    let longest = situation.supplies.iter().filter_map(patience).max();
+    let patient = || situation.supplies.iter().map(|supply| patience(supply).is_some());
+    let all: Vec<&Vec<Leg>> = courses
+        .iter()
+        .zip(patient())
+        .filter(|(_, patient)| *patient)
+        .flat_map(|(courses, _)| courses)
+        .collect();
+    let agreed = considered.consider(situation.now, longest, dwell::wanted(&all));
+    let kept = situation
+        .supplies
+        .iter()
+        .zip(courses)
+        .zip(patient())
+        .filter(|(_, patient)| *patient);
+    let kept = kept.flat_map(|((supply, courses), _)| courses.iter().take(supply.held.len()));
+    let kept = kept
+        .filter(|legs| legs.first().is_some_and(|leg| leg.to_s > 0.0))
+        .count();
+    let mut left = usize::try_from(agreed).unwrap_or(usize::MAX).saturating_sub(kept);
+    for (supply, _) in supplies.iter_mut().zip(patient()).filter(|(_, patient)| *patient) {
+        supply.buyers.truncate(left);
+        left -= supply.buyers.len();
+        supply.buy = u32::try_from(supply.buyers.len()).unwrap_or(u32::MAX);
+    }
+    considered
+}
+
 /// What the courses of one group come to: those of servers that are there or coming, then those of others.
-fn supply_plan(horizon: &Horizon, held: &[Held], courses: &[Vec<Leg>], serves: &[Option<usize>]) -> SupplyPlan {
+fn supply_plan(horizon: &Horizon, supply: &Supply, courses: &[Vec<Leg>], serves: &[Option<usize>]) -> SupplyPlan {
+    let held = &supply.held;
     let (now, end) = (horizon.boundaries[0], horizon.boundaries[horizon.slots()]);
     let until = courses.iter().zip(held).map(|(legs, held)| {
         let until = legs.first().map_or(now, |leg| later(now, leg.to_s));
@@ -308,14 +350,15 @@ fn supply_plan(horizon: &Horizon, held: &[Held], courses: &[Vec<Leg>], serves: &
 /// What is known of one pool.
 struct Known {
     capacity: Vec<Option<f64>>,
-    steady: Option<BurnTable>,
+    /// Burn as the model sees it, and as it is after what was measured.
+    expected: Option<BurnTable>,
     table: Option<BurnTable>,
     forecast: Option<Forecast>,
     arrivals: Vec<Vec<(f64, f64)>>,
 }
 
 impl Known {
-    fn of(situation: &Situation, pool: &Consumer, horizon: &Horizon, curves: &mut Curves) -> Self {
+    fn of(situation: &Situation, pool: &Consumer, horizon: &Horizon, memo: &mut Memo) -> Self {
         let usable: Vec<usize> = (0..situation.supplies.len())
             .filter(|&group| pool.performance.get(group).is_some_and(Option::is_some))
             .collect();
@@ -327,16 +370,21 @@ impl Known {
                 pool.performance[group].map(|performance| Servers { performance, count })
             })
             .collect();
-        let measured = burn_table(&all, pool.mix, pool.discipline, pool.objectives, curves);
+        let measured = steady_burn(&all, pool.mix, pool.discipline, pool.objectives, &mut memo.curves);
         let mut capacity = vec![None; situation.supplies.len()];
         if let Some((each, _)) = &measured {
             for (&group, each) in usable.iter().zip(each) {
                 capacity[group] = Some(*each);
             }
         }
-        let steady = measured.map(|(_, table)| table);
-        let fluctuation = pool.past.ledger.fluctuation(deviation(&pool.past.history));
-        let table = steady.as_ref().map(|table| table.fluctuating(fluctuation));
+        let sample = memo.sample(&pool.past.bursts);
+        // Without bursts as long as too little is known of them.
+        let expected = measured.and_then(|(_, steady)| match &sample {
+            Some(sample) => memo.burn(&steady, sample),
+            None => steady.without_bursts(),
+        });
+        let correction = pool.past.ledger.correction();
+        let table = expected.as_ref().map(|table| table.clone().scaled(correction));
         let slots: Vec<Slot> = horizon
             .boundaries
             .windows(2)
@@ -353,7 +401,7 @@ impl Known {
             pool.events,
         );
         let arrivals = if let Some(forecast) = &forecast {
-            arrivals(forecast, pool.recent, most_seen(&pool.past.history))
+            arrivals(forecast, pool.recent, most_seen(&pool.past.history), sample.as_deref())
         } else {
             // Nothing was ever measured: what is seen right now is all there is to go by.
             let rate = pool.recent.unwrap_or(Rate::ZERO).as_per_second();
@@ -361,7 +409,7 @@ impl Known {
         };
         Self {
             capacity,
-            steady,
+            expected,
             table,
             forecast,
             arrivals,
@@ -402,6 +450,8 @@ impl Known {
             windows,
             miss_value: pool.miss_penalty / pool.objectives.iter().map(per_miss).fold(1.0, f64::max),
             survive: pool.survive,
+            rank: 0,
+            budgets: Vec::new(),
         }
     }
 }
@@ -436,14 +486,15 @@ fn class(now: Timestamp, index: usize, supply: &Supply, pools: &[Known]) -> Clas
     }
 }
 
-/// What sets of servers burn, filled in the order of `all`, and what one of each kind finishes at saturation. `None` without servers.
-pub fn burn_table(
+/// What sets of servers burn at steady demand, filled in the order of `all`, and what one of each kind finishes at saturation. `None` without
+/// servers.
+pub fn steady_burn(
     all: &[Servers],
     mix: &LengthMix,
     discipline: Discipline,
     objectives: &[Objective],
     curves: &mut Curves,
-) -> Option<(Vec<f64>, BurnTable)> {
+) -> Option<(Vec<f64>, SteadyBurn)> {
     let traffic = Traffic::new(mix, discipline, objectives);
     let capacity: Vec<f64> = all
         .iter()
@@ -470,59 +521,67 @@ pub fn burn_table(
             }
         }
         let curve = curves.curve(&set, &traffic);
-        let burn = LOADS.map(|load| {
-            let attained = curve.attainment(Rate::per_second(load * curve.saturation().as_per_second()));
-            let burnt = |(objective, attained): (&Objective, Fraction)| (1.0 - attained.get()) * per_miss(objective);
-            objectives.iter().zip(attained).map(burnt).fold(0.0, f64::max)
+        let attained = LOADS.map(|load| curve.attainment(Rate::per_second(load * curve.saturation().as_per_second())));
+        let burn = objectives.iter().enumerate().map(|(index, objective)| {
+            std::array::from_fn(|load| {
+                let attained = attained[load].get(index).map_or(0.0, |attained| attained.get());
+                (1.0 - attained) * per_miss(objective)
+            })
         });
-        (saturation, burn)
+        (saturation, burn.collect())
     });
-    let table = BurnTable::new(entries.collect())?;
-    Some((capacity, table))
+    let missed = objectives.iter().map(|objective| Missed {
+        burn: per_miss(objective),
+        patience_s: match objective.metric {
+            Metric::TimeToFirstToken => Some(objective.threshold.as_secs_f64()),
+            Metric::InterTokenLatency => None,
+        },
+    });
+    let steady = SteadyBurn {
+        anchors: entries.collect(),
+        missed: missed.collect(),
+    };
+    (!steady.anchors.is_empty()).then_some((capacity, steady))
 }
 
-/// What may arrive in every slot. More than was forecast right now fades within two hours.
-fn arrivals(forecast: &Forecast, recent: Option<Rate>, (most_seen, most_hourly): (f64, f64)) -> Vec<Vec<(f64, f64)>> {
+/// What may arrive in every slot, bursts left out: burn tables contain them.
+fn arrivals(
+    forecast: &Forecast,
+    recent: Option<Rate>,
+    (most_seen, most_hourly): (f64, f64),
+    bursts: Option<&Sample>,
+) -> Vec<Vec<(f64, f64)>> {
     let most = most_seen.max(recent.unwrap_or(Rate::ZERO).as_per_second()) * MOST_GROWTH;
-    let first = forecast.slots.first();
-    let surprise = match (first, recent) {
-        (Some(first), Some(recent)) => {
-            let (median, high) = (
-                first.requests.median().as_per_second(),
-                first.requests.0[5].as_per_second(),
-            );
-            let recent = recent.as_per_second();
-            if recent > high && median > 0.0 {
-                (recent / median).min(4.0)
-            } else {
-                1.0
-            }
-        }
-        _ => 1.0,
-    };
-    let start = first.map(|first| first.slot.start);
+    let start = forecast.slots.first().map(|first| first.slot.start);
     let ahead = |slot: &SlotForecast| start.map_or(Span::ZERO, |start| slot.slot.start.since(start));
     let decided = forecast.slots.iter().find(|slot| ahead(slot) >= RECOURSE);
+    // What is left open without bursts.
+    let open = |slot: &SlotForecast| {
+        let median = slot.requests.median().as_per_second();
+        let excess = bursts.map_or(0.0, |bursts| bursts.excess(median));
+        let high = slot.requests.0[4].as_per_second() / median.max(f64::MIN_POSITIVE) - 1.0;
+        let share = if slot.slot.length <= Span::from_minutes(15) && high > 0.0 {
+            (1.0 - (excess / high) * (excess / high)).max(LEAST_OPEN).sqrt()
+        } else {
+            1.0
+        };
+        slot.requests
+            .0
+            .map(|rate| median + (rate.as_per_second() - median) * share)
+    };
     let band = decided.map(|slot| {
         let median = slot.requests.median().as_per_second();
-        slot.requests.0.map(|rate| {
-            if median > 0.0 {
-                rate.as_per_second() / median
-            } else {
-                1.0
-            }
-        })
+        open(slot).map(|rate| if median > 0.0 { rate / median } else { 1.0 })
     });
     forecast
         .slots
         .iter()
         .map(|slot| {
-            let fresh = (1.0 - ahead(slot).as_hours_f64() / SURPRISE_FADES.as_hours_f64()).max(0.0);
-            let factor = 1.0 + (surprise - 1.0) * fresh;
             let median = slot.requests.median().as_per_second();
+            let near = open(slot);
             let rate = |level: usize| match band {
                 Some(band) if ahead(slot) > RECOURSE => median.min(most_hourly * MOST_GROWTH_LATER) * band[level],
-                _ => slot.requests.0[level].as_per_second(),
+                _ => near[level],
             };
             let weights = if ahead(slot) > RECOURSE {
                 &LATER_WEIGHTS
@@ -530,9 +589,7 @@ fn arrivals(forecast: &Forecast, recent: Option<Rate>, (most_seen, most_hourly):
                 &WEIGHTS
             };
             let points = weights.iter().enumerate().filter(|(_, weight)| **weight > 0.0);
-            points
-                .map(|(level, weight)| (*weight, (rate(level) * factor).min(most)))
-                .collect()
+            points.map(|(level, weight)| (*weight, rate(level).min(most))).collect()
         })
         .collect()
 }
@@ -544,29 +601,6 @@ fn most_seen(history: &History) -> (f64, f64) {
     let mut hourly = history.hourly().filter_map(|(_, bucket)| bucket.rate(COARSE));
     let hour = highest(&mut hourly);
     (highest(&mut fine).max(hour), hour)
-}
-
-/// How much the rate of five minutes deviates from that of its neighbours, as a share of it, beyond what chance does: half the mean squared
-/// difference of neighbours is their variance (von Neumann, 1941).
-fn deviation(history: &History) -> f64 {
-    let rates: Vec<f64> = history
-        .fine()
-        .filter_map(|(_, bucket)| bucket.rate(FINE))
-        .map(Rate::as_per_second)
-        .collect();
-    let length = FINE.as_secs_f64();
-    let (mut differences, mut squares) = (0.0, 0.0);
-    for pair in rates.windows(2) {
-        let mean = f64::midpoint(pair[0], pair[1]);
-        // A Poisson count of n has variance n.
-        differences += (pair[1] - pair[0]) * (pair[1] - pair[0]) / 2.0 - mean / length;
-        squares += mean * mean;
-    }
-    if squares > 0.0 {
-        (differences.max(0.0) / squares).sqrt().min(0.5)
-    } else {
-        0.0
-    }
 }
 
 fn later(now: Timestamp, seconds: f64) -> Timestamp {

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::ahead::{PoolAhead, REPLAN};
-use super::past::{FLUCTUATIONS, Past};
+use super::past::Past;
 use crate::forecast::{Counts, Event};
 use crate::names::GroupName;
 use crate::snapshot::Objective;
@@ -114,9 +114,12 @@ impl Learner {
             let answered = (is.requests - was.requests).max(0.0);
             let missed = is.missed.iter().zip(&was.missed).map(|(is, was)| (is - was).max(0.0));
             let missed: Vec<f64> = missed.collect();
-            let arrived = counted.arrived.requests.saturating_sub(before.arrived.requests);
-            let rate = Rate::per_second(arrived as f64 / length.as_secs_f64());
-            let predicted = seen.ahead.and_then(|ahead| self.expected(ahead, rate));
+            // Of the rate around: bursts are in the table.
+            let rate = past.history.lately(counted.at);
+            let predicted = seen
+                .ahead
+                .zip(rate)
+                .and_then(|(ahead, rate)| self.expected(ahead, rate));
             past.ledger
                 .answered(counted.at, &is.objectives, answered, &missed, predicted);
         }
@@ -124,11 +127,10 @@ impl Learner {
     }
 
     /// Burn per request that the plan expects at `rate` with the replicas that served lately.
-    fn expected(&self, ahead: &PoolAhead, rate: Rate) -> Option<[f64; FLUCTUATIONS.len()]> {
+    fn expected(&self, ahead: &PoolAhead, rate: Rate) -> Option<f64> {
         let of = |(group, sum): (&GroupName, &f64)| ahead.capacity.get(group).unwrap_or(&0.0) * sum / self.measurements;
         let capacity: f64 = self.served.iter().map(of).sum();
-        let steady = ahead.burn.as_ref()?;
-        Some(FLUCTUATIONS.map(|deviation| steady.fluctuating(deviation).at(rate.as_per_second(), capacity)))
+        Some(ahead.burn.as_ref()?.at(rate.as_per_second(), capacity))
     }
 }
 
@@ -274,6 +276,6 @@ mod tests {
             learn(&every_15_s(0.05), Some(&ahead)),
             learn(&every_15_s(3.0), Some(&ahead)),
         );
-        assert!(more.ledger.fluctuation(0.1) > expected.ledger.fluctuation(0.1));
+        assert!(more.ledger.correction() > expected.ledger.correction());
     }
 }

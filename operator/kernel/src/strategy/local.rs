@@ -11,6 +11,10 @@ use super::sweep::{Solver, shorter};
 /// Prices that are tried, as a share of those of the plan.
 const FACTORS: [f64; 5] = [1.0, 0.85, 1.2, 0.6, 1.6];
 
+/// Long leases times short ones, up to which all of the short are tried together with each of the long: with more, others stand in one by
+/// one anyway.
+const MOST_TOGETHER: usize = 600;
+
 /// A search around one plan.
 pub(super) struct Local<'s, 'p> {
     solver: &'s mut Solver<'p>,
@@ -53,7 +57,9 @@ impl<'s, 'p> Local<'s, 'p> {
             self.trim(plan);
             self.again(plan);
             self.merge(plan);
-            self.instead(plan);
+            if self.short.len() * self.long.len() <= MOST_TOGETHER {
+                self.instead(plan);
+            }
             if before == (plan.violation, plan.standing.cost) {
                 break;
             }
@@ -148,7 +154,7 @@ impl<'s, 'p> Local<'s, 'p> {
             let to = lease.to().max(last.to()).max(only.min(last.from));
             let terms = vec![lease.until(to)];
             let cost = self.solver.grid.total(class, kind, &terms);
-            if plan.standing.cost + cost >= before - 1e-9 {
+            if plan.standing.cost + cost >= before - 1e-9 || !self.solver.is_powered(&plan.standing, class, &terms) {
                 continue;
             }
             self.solver

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::bursts::Bursts;
 use super::horizon::start_of;
 use crate::forecast::{Backtest, Counts, Event, History};
 use crate::snapshot::Objective;
@@ -15,14 +16,17 @@ const HALF_LIFE: Span = Span::from_hours(24);
 /// As long as less was burnt than this, what is assumed counts more than what was measured.
 const PRIOR_BURN: f64 = 500.0;
 
-/// Fluctuations of demand within minutes that are told apart: standard deviation of the rate over its mean.
-pub const FLUCTUATIONS: [f64; 6] = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5];
+/// What is measured is believed to be within this of what was predicted: beyond, something else is wrong.
+const MOST_CORRECTION: f64 = 2.0;
 
 /// One pool's past.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Past {
     /// What arrived.
     pub history: History,
+    /// How it came within minutes.
+    #[serde(default)]
+    pub bursts: Bursts,
     /// How forecasts have done.
     pub backtest: Backtest,
     /// What was burnt of the error budgets.
@@ -36,6 +40,7 @@ impl Past {
     pub fn arrived(&mut self, from: Timestamp, until: Timestamp, counts: Counts, events: &[Event]) {
         // What cannot be recorded is a gap, which is what it is.
         if self.history.record(from, until, counts).is_ok() {
+            self.bursts.record(from, until, counts.requests);
             self.backtest.advance(&self.history, events);
         }
     }
@@ -50,22 +55,24 @@ pub struct Ledger {
     requests: f64,
     /// Misses in it, per objective.
     misses: Vec<f64>,
-    /// Burn that was predicted lately for each of [`FLUCTUATIONS`], and burn that was measured for the same time.
-    predicted: [f64; FLUCTUATIONS.len()],
+    /// Burn that was predicted lately, and burn that was measured for the same time.
+    predicted: f64,
+    /// Requests of that time.
+    over: f64,
     measured: f64,
     at: Option<Timestamp>,
 }
 
 impl Ledger {
     /// Adds `requests` that were answered up to `at`, `misses` of them per objective, where `predicted` burn per request was expected
-    /// with each of [`FLUCTUATIONS`] (`None` if nothing was).
+    /// (`None` if nothing was).
     pub fn answered(
         &mut self,
         at: Timestamp,
         objectives: &[Objective],
         requests: f64,
         misses: &[f64],
-        predicted: Option<[f64; FLUCTUATIONS.len()]>,
+        predicted: Option<f64>,
     ) {
         let window = start_of(at, window(objectives));
         if self.window != Some(window) || self.misses.len() != objectives.len() {
@@ -80,9 +87,8 @@ impl Ledger {
         if let Some(predicted) = predicted {
             let aged = self.at.map_or(0.0, |last| at.since(last).as_hours_f64()) / HALF_LIFE.as_hours_f64();
             let kept = libm::exp2(-aged);
-            for (sum, predicted) in self.predicted.iter_mut().zip(predicted) {
-                *sum = *sum * kept + predicted * requests;
-            }
+            self.predicted = self.predicted * kept + predicted * requests;
+            self.over = self.over * kept + requests;
             self.measured = self.measured * kept + burn(objectives, misses);
             self.at = Some(at);
         }
@@ -97,23 +103,14 @@ impl Ledger {
         }
     }
 
-    /// How much demand must fluctuate within minutes to explain what was burnt lately; `assumed` as long as little was.
+    /// How many times as much is burnt as predicted, as far as lately measured; 1 as long as little was.
     ///
-    /// The model knows the rate of minutes, and takes arrivals within them to be independent. Bursts, a catalogue figure that is too good and
-    /// a router that is worse than said all burn more than that; all are answered with headroom.
-    pub fn fluctuation(&self, assumed: f64) -> f64 {
-        let above = self.predicted.partition_point(|predicted| *predicted < self.measured);
-        let fitted = match (above.checked_sub(1), FLUCTUATIONS.get(above)) {
-            (Some(below), Some(high)) => {
-                let (low_burn, high_burn) = (self.predicted[below], self.predicted[above]);
-                let share = (self.measured - low_burn) / (high_burn - low_burn).max(f64::MIN_POSITIVE);
-                FLUCTUATIONS[below] + (high - FLUCTUATIONS[below]) * share
-            }
-            (None, _) => FLUCTUATIONS[0],
-            (_, None) => FLUCTUATIONS[FLUCTUATIONS.len() - 1],
-        };
-        let evidence = self.measured.max(self.predicted[0]);
-        (fitted * evidence + assumed * PRIOR_BURN) / (evidence + PRIOR_BURN)
+    /// A catalogue figure that is too good and a router that is worse than said both burn more than the model knows; both are answered
+    /// with headroom, within bounds.
+    pub fn correction(&self) -> f64 {
+        let prior = self.over + PRIOR_BURN;
+        let correction = (self.measured + prior) / (self.predicted + prior);
+        correction.clamp(1.0 / MOST_CORRECTION, MOST_CORRECTION)
     }
 }
 
@@ -176,26 +173,21 @@ mod tests {
     fn what_burns_more_than_predicted_is_answered_with_headroom_within_bounds_and_slowly() {
         let mut ledger = Ledger::default();
         let at = |hours| Timestamp::from_millis(0) + Span::from_hours(hours);
-        let predicted = Some([0.1, 0.2, 0.4, 0.8, 1.6, 3.2]);
-        assert!((ledger.fluctuation(0.15) - 0.15).abs() < 1e-9);
-        ledger.answered(at(1), &objectives(), 100.0, &[5.0, 0.0], predicted);
-        let little = ledger.fluctuation(0.15);
+        assert!((ledger.correction() - 1.0).abs() < 1e-9);
+        ledger.answered(at(1), &objectives(), 100.0, &[5.0, 0.0], Some(0.5));
         assert!(
-            (0.15..0.25).contains(&little),
-            "one hundred requests say little: {little}"
+            (1.0..1.15).contains(&ledger.correction()),
+            "one hundred requests say little"
         );
         for hour in 2..20 {
-            // 0.6 burnt per request: half way between 0.2 and 0.3.
-            ledger.answered(at(hour), &objectives(), 10_000.0, &[300.0, 0.0], predicted);
+            // 0.6 burnt per request.
+            ledger.answered(at(hour), &objectives(), 10_000.0, &[300.0, 0.0], Some(0.4));
         }
-        assert!(
-            (ledger.fluctuation(0.15) - 0.25).abs() < 0.01,
-            "{}",
-            ledger.fluctuation(0.15)
-        );
+        // As much is assumed as measured: (0.6 + 1) ÷ (0.4 + 1).
+        assert!((ledger.correction() - 1.14).abs() < 0.01, "{}", ledger.correction());
         for hour in 20..60 {
-            ledger.answered(at(hour), &objectives(), 10_000.0, &[9_000.0, 0.0], predicted);
+            ledger.answered(at(hour), &objectives(), 10_000.0, &[9_000.0, 0.0], Some(0.4));
         }
-        assert!(ledger.fluctuation(0.15) <= 0.5);
+        assert!(ledger.correction() <= 2.0);
     }
 }

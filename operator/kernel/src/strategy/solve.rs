@@ -5,8 +5,9 @@ use super::bound::Relaxation;
 use super::course::Course;
 use super::grid::Term;
 use super::local::Local;
+use super::money::{afford, spent};
 use super::sweep::{Solver, Standing};
-use super::{Burnt, Problem, StrategicPlan};
+use super::{Burnt, Problem, Shortfall, StrategicPlan};
 
 /// How much work a plan may be. Counts, not seconds: the same problem gives the same plan on every machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,6 +107,7 @@ pub fn solve(problem: &Problem, prices: Option<&[Vec<f64>]>, effort: Effort) -> 
     }
     mend(&mut solver, &mut best, effort, ceiling);
     Local::new(&mut solver, &whole, effort.swaps).improve(&mut best, effort.trims);
+    afford(&mut solver, &mut best);
     solver.settle(&mut best.standing);
     let cost = best.standing.cost;
     let mut bound = divided.best;
@@ -254,10 +256,27 @@ fn finish(solver: &Solver, best: Candidate, bound: f64) -> StrategicPlan {
             .collect()
     });
     let assignment = Assignment::of(solver, &best.standing);
+    let windows: Vec<Vec<Burnt>> = windows.collect();
+    let mut shortfalls: Vec<Shortfall> = Vec::new();
+    for (pool, (demand, burnt)) in problem.pools.iter().zip(&windows).enumerate() {
+        for (window, burnt) in burnt.iter().enumerate().filter(|(_, burnt)| !burnt.holds()) {
+            let burn = burnt.expected - burnt.budget;
+            let cost = burn * demand.miss_value;
+            shortfalls.push(Shortfall {
+                pool,
+                window,
+                burn,
+                cost,
+            });
+        }
+    }
+    shortfalls.sort_by_key(|short| (problem.pools[short.pool].rank, short.pool, short.window));
     StrategicPlan {
         courses: courses.collect(),
         serves: assignment.serves,
-        windows: windows.collect(),
+        windows,
+        spending: spent(solver, &best.standing),
+        shortfalls,
         prices: best.prices,
         cost: best.standing.cost,
         pool_costs: assignment.costs,
@@ -319,11 +338,14 @@ fn adjust(
     ceiling: f64,
 ) -> bool {
     let mut moved = false;
+    let last = problem.pools.iter().map(|pool| pool.rank).max().unwrap_or(0);
     for (pool, demand) in problem.pools.iter().enumerate() {
         for (window, spec) in demand.windows.iter().enumerate() {
             let (price, bracket) = (&mut prices[pool][window], &mut brackets[pool][window]);
             let expected = burnt[pool][window];
             let before = *price;
+            // Where servers run out, those who are served first outbid the others.
+            let most = ceiling * weight(demand.rank) / weight(last);
             if expected > spec.budget {
                 bracket.low = bracket.low.max(before);
                 // Windows share servers: what held at a price may hold no more when another window gives its servers up.
@@ -347,20 +369,30 @@ fn adjust(
                     before / bracket.factor
                 }
             }
-            .clamp(ceiling * 1e-9, ceiling);
+            .clamp(ceiling * 1e-9, most);
             moved |= (*price - before).abs() > 5e-3 * before;
         }
     }
     moved
 }
 
-/// By how much budgets do not hold, as a share of each, summed.
+/// By how much budgets do not hold, as a share of each, summed; what a pool that is served first lacks counts for more than all that those
+/// after it lack.
 pub(super) fn violation(problem: &Problem, burnt: &[Vec<f64>]) -> f64 {
     problem
         .pools
         .iter()
         .zip(burnt)
-        .flat_map(|(pool, burnt)| pool.windows.iter().zip(burnt))
-        .map(|(window, &expected)| ((expected - window.budget) / window.budget.abs().max(1.0)).max(0.0))
+        .map(|(pool, burnt)| {
+            let short = |(window, expected): (&super::Window, &f64)| {
+                ((expected - window.budget) / window.budget.abs().max(1.0)).max(0.0)
+            };
+            pool.windows.iter().zip(burnt).map(short).sum::<f64>() * weight(pool.rank)
+        })
         .sum()
+}
+
+/// What a pool of a rank counts for; ranks beyond the tenth are one.
+fn weight(rank: u32) -> f64 {
+    libm::exp2(-3.0 * f64::from(rank.min(10)))
 }

@@ -41,7 +41,7 @@ impl Standing {
 /// How what serves a pool counts once the loss that it wants to survive is taken off.
 ///
 /// The loss is kept simple, so that a first server is worth something although it alone survives nothing: of a server, the largest that
-/// the pool may use is always missing; of a site, half of what is missing is the largest site's part and half is an equal part.
+/// the pool may use is always missing; of a site, three quarters of what is missing are the largest site's part and one is an equal part.
 #[derive(Clone, Copy, Debug)]
 enum Loss {
     Nothing,
@@ -287,10 +287,25 @@ impl<'a> Solver<'a> {
         self.replace(standing, class, unit, course);
     }
 
-    /// Puts a server on a given course, for the pools that it is worth most to.
+    /// Puts a server on a given course, for the pools that it is worth most to, if its site has the power.
     pub(super) fn assign(&mut self, standing: &mut Standing, class: usize, unit: usize, course: Course) {
-        self.value(standing, class);
-        self.place(standing, class, unit, course);
+        if self.is_powered(standing, class, &course.terms) {
+            self.value(standing, class);
+            self.place(standing, class, unit, course);
+        }
+    }
+
+    /// Whether a site has the power for one more server of a class.
+    pub(super) fn is_powered(&self, standing: &Standing, class: usize, terms: &[Term]) -> bool {
+        let spec = &self.problem.classes[class];
+        let Some(limit) = self.problem.power_limits.get(spec.site).copied().flatten() else {
+            return true;
+        };
+        let exceeded = |watts: &f64| watts + spec.busy_watts > limit * (1.0 + 1e-9);
+        spec.busy_watts <= 0.0
+            || !terms
+                .iter()
+                .any(|term| standing.watts[spec.site][term.from..term.to()].iter().any(exceeded))
     }
 
     /// Puts a server on another course, for the pools that it serves.
@@ -410,7 +425,7 @@ impl<'a> Solver<'a> {
                 };
                 let sites = &standing.sites[pool][slot * self.sites..(slot + 1) * self.sites];
                 let largest = sites.iter().enumerate().map(here).fold(0.0, f64::max);
-                total - f64::midpoint(largest, total / count)
+                total - 0.75 * largest - 0.25 * total / count
             }
         }
     }

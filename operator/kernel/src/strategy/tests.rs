@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
+mod limits;
+
 use std::ops::Range;
 
 use proptest::prelude::{Just, ProptestConfig, Strategy, prop, prop_assert, prop_assert_eq, prop_oneof, proptest};
@@ -65,6 +67,8 @@ fn demand(problem: &[f64], rate: impl Fn(f64) -> f64, windows: Vec<(Range<usize>
             .collect(),
         miss_value: 0.0,
         survive: Survive::None,
+        rank: 0,
+        budgets: Vec::new(),
     }
 }
 

@@ -8,7 +8,7 @@ mod fleet;
 use std::sync::Arc;
 use std::time::Instant;
 
-use pomarium_kernel::capacity::curve::{self, Curves};
+use pomarium_kernel::capacity::curve;
 use pomarium_kernel::forecast::Counts;
 use pomarium_kernel::names::PoolId;
 use pomarium_kernel::plan::{Plan, Verdict};
@@ -17,7 +17,7 @@ use pomarium_kernel::snapshot::Snapshot;
 use pomarium_kernel::strategy::Effort;
 use pomarium_kernel::strategy::ahead::{PoolAhead, look_ahead_spending};
 use pomarium_kernel::strategy::due::due;
-use pomarium_kernel::strategy::envelope::SPEND;
+use pomarium_kernel::strategy::envelope::{Memo, SPEND};
 use pomarium_kernel::strategy::learning::{Answered, Circumstances, Counted, Learner};
 use pomarium_kernel::strategy::past::Past;
 use pomarium_kernel::time::{Span, Timestamp};
@@ -55,7 +55,7 @@ pub struct Pomarium {
     name: String,
     fleet: Fleet,
     spend: f64,
-    curves: Curves,
+    memo: Memo,
     learner: Learner,
     ablation: Ablation,
     reason: String,
@@ -72,7 +72,7 @@ impl Pomarium {
             name: name.to_owned(),
             fleet: Fleet::new(scenario, declared, id, ablation.leases),
             spend: SPEND,
-            curves: Curves::new(curve::Effort::QUICK, CURVES),
+            memo: Memo::new(curve::Effort::QUICK, CURVES),
             learner: Learner::default(),
             ablation,
             reason: String::new(),
@@ -147,7 +147,7 @@ impl Pomarium {
         }
         let known = self.ablation.forecast.then(|| self.blind()).flatten();
         let started = Instant::now();
-        let ahead = look_ahead_spending(&self.fleet.snapshot, now, &mut self.curves, Effort::REPLAN, self.spend);
+        let ahead = look_ahead_spending(&self.fleet.snapshot, now, &mut self.memo, Effort::REPLAN, self.spend);
         self.plan_ms.push(started.elapsed().as_secs_f64() * 1_000.0);
         self.gaps.push(ahead.gap());
         if let (Some(known), Some(past)) = (known, self.fleet.past_mut()) {

@@ -20,6 +20,7 @@ use crate::planning::slots::Source;
 use crate::planning::world::World;
 use crate::reason::{Problem, Reason};
 use crate::snapshot::{Measured, Metric, Period, PoolMemory};
+use crate::spending;
 use crate::time::Span;
 use crate::units::{Fraction, Money, Rate};
 
@@ -307,12 +308,15 @@ fn budget(world: &World, findings: &Findings) -> Condition {
         Period::Month => (Span::from_hours(30 * 24), "month"),
     };
     let hourly = hourly(world, findings.crew);
+    let gone = spending::committed(world.snapshot, findings.crew.id, findings.crew.pool, world.now).unwrap_or_default();
     let message = format!(
-        "{hourly} an hour now, {} of {} if that went on for a {period}; spending is not counted yet",
+        "{gone} of {} for this {period} are spent; {hourly} an hour now, {} if that went on for a {period}",
+        budget.amount,
         hourly.for_span(span),
-        budget.amount
     );
-    let (truth, reason) = if hourly.for_span(span) <= budget.amount {
+    let (truth, reason) = if gone > budget.amount {
+        (Truth::False, Reason::BudgetSpent)
+    } else if hourly.for_span(span) <= budget.amount {
         (Truth::True, Reason::UnderBudget)
     } else {
         (Truth::Unknown, Reason::BudgetAtRisk)

@@ -75,10 +75,11 @@ fn servers_are_leased_before_the_forecast_needs_them_and_the_decision_says_so() 
     let decisions = stage.live(Span::from_hours(4), "chat", peak);
     let asked = times(&decisions, is_ask);
     let noon = START + Span::from_hours(3);
-    assert!(!asked.is_empty());
+    // The first ones, and a last one when all plans agree on it.
+    assert!(noon.since(asked[0]) >= Span::from_minutes(10), "{asked:?}");
     for asked_at in &asked {
         assert!(
-            *asked_at < noon && noon.since(*asked_at) < Span::from_minutes(40),
+            *asked_at <= noon && noon.since(*asked_at) < Span::from_minutes(40),
             "{asked_at}"
         );
     }
@@ -230,7 +231,7 @@ fn a_lease_that_does_not_arrive_is_time_boxed_and_the_next_group_is_asked_by_pla
     // Three lead times and ten minutes.
     let boxed = first[0] + Span::from_minutes(55);
     assert!(
-        next[0] >= boxed && next[0] <= boxed + Span::from_minutes(3),
+        next[0] >= boxed && next[0] <= boxed + Span::from_minutes(10),
         "{first:?} {next:?}"
     );
     assert!(

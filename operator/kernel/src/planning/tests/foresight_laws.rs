@@ -7,17 +7,18 @@ use proptest::prelude::*;
 use super::properties::check_laws;
 use super::worlds::worlds;
 use super::*;
-use crate::capacity::curve::{self, Curves};
+use crate::capacity::curve;
 use crate::catalogue::Catalogue;
 use crate::feasibility::Feasibility;
 use crate::fixture::START;
 use crate::snapshot::{Demand, Group, Snapshot, Survive};
 use crate::strategy::Effort;
 use crate::strategy::ahead::{Ahead, look_ahead};
+use crate::strategy::envelope::Memo;
 
 thread_local! {
     /// Measured once for all worlds: what is remembered changes nothing.
-    static CURVES: RefCell<Curves> = RefCell::new(Curves::new(curve::Effort::QUICK, 4_096));
+    static CURVES: RefCell<Memo> = RefCell::new(Memo::new(curve::Effort::QUICK, 4_096));
 }
 
 fn ahead(snapshot: &Snapshot) -> Ahead {

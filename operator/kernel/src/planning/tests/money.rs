@@ -236,7 +236,8 @@ fn a_budget_that_would_not_last_is_at_risk() {
     stage.run(Span::from_hours(1));
     for (amount, truth, told) in [
         (1_000_000_000_000, Truth::True, Reason::UnderBudget),
-        (1_000_000, Truth::Unknown, Reason::BudgetAtRisk),
+        (400_000_000, Truth::Unknown, Reason::BudgetAtRisk),
+        (1_000_000, Truth::False, Reason::BudgetSpent),
     ] {
         stage.seen_mut("chat").budget = Some(crate::snapshot::Budget {
             amount: Money::from_micros(amount),

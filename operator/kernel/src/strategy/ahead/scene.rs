@@ -23,6 +23,7 @@ use crate::planning::{
 };
 use crate::reason::Reason;
 use crate::snapshot::{Demand, Group, LengthMix, Ownership, PlacementOrder, Pool, Server, Snapshot, Trust};
+use crate::strategy::dwell::Considered;
 use crate::strategy::envelope::{Consumer, Envelope, Held, PoolPlan, Situation, Supply};
 use crate::strategy::horizon::LENGTH;
 use crate::time::{Span, Timestamp};
@@ -39,6 +40,8 @@ pub(super) struct Scene<'a> {
     now: Timestamp,
     pools: Vec<Planned<'a>>,
     sources: Vec<Source<'a>>,
+    /// What the last plans wanted.
+    considered: Considered,
 }
 
 /// Whether a pool can be planned for: what arrives is known, and it is to be served.
@@ -128,7 +131,13 @@ impl<'a> Scene<'a> {
             yard.sources(u32::try_from(tier).unwrap_or(u32::MAX))
         });
         let sources = sources.collect();
-        Self { now, pools, sources }
+        let last = snapshot.ahead.as_ref();
+        Self {
+            now,
+            pools,
+            sources,
+            considered: last.map_or_else(Considered::default, |ahead| ahead.considered.clone()),
+        }
     }
 
     /// What to plan; `None` if there is no pool to plan for.
@@ -137,6 +146,7 @@ impl<'a> Scene<'a> {
             now: self.now,
             supplies: self.sources.iter().map(|source| source.supply.clone()).collect(),
             pools: self.pools.iter().map(|planned| self.consumer(planned, spend)).collect(),
+            considered: self.considered.clone(),
         })
     }
 
@@ -167,6 +177,7 @@ impl<'a> Scene<'a> {
             made_at: self.now,
             cost: envelope.cost,
             bound: envelope.bound,
+            considered: envelope.considered.clone(),
             ..Ahead::default()
         };
         for (planned, plan) in self.pools.iter().zip(&envelope.pools) {

@@ -4,7 +4,7 @@ use super::*;
 use crate::capacity::curve;
 use crate::engine::StepTimes;
 use crate::forecast::Counts;
-use crate::snapshot::Metric;
+use crate::units::Fraction;
 
 const HOUR: Span = Span::from_hours(1);
 
@@ -39,7 +39,7 @@ fn day(number: u64) -> Timestamp {
 /// Quiet but for the hours from 12 to 20, when two owned servers are too few.
 fn rate(at: Timestamp) -> u64 {
     let hour = at.since(day(0)).as_millis() / HOUR.as_millis() % 24;
-    if (12..20).contains(&hour) { 3 } else { 1 }
+    if (12..20).contains(&hour) { 4 } else { 1 }
 }
 
 /// So many days of it, in pieces of five minutes.
@@ -107,8 +107,9 @@ fn planned(now: Timestamp, hosted: Vec<Held>, past: &Past) -> Envelope {
             past,
             events: &[],
         }],
+        considered: Considered::default(),
     };
-    plan(&situation, &mut Curves::new(curve::Effort::QUICK, 32), Effort::REPLAN)
+    plan(&situation, &mut Memo::new(curve::Effort::QUICK, 32), Effort::REPLAN)
 }
 
 #[test]

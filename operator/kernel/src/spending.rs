@@ -1,0 +1,215 @@
+//! What a pool has spent in the period of its budget, and what it may still buy.
+//!
+//! Counted from what is there: when leases began and which servers serve whom. Nothing is counted twice, because every span of time is counted
+//! once, up to `Spent::until`, which is written with the amount; and nothing is missed while nobody looks, because a lease says when it
+//! began.
+//!
+//! | what | when it is spent |
+//! |---|---|
+//! | the minimum of a lease | all of it when the lease begins |
+//! | a lease after its minimum | as time passes |
+//! | electricity | as time passes, for idling: what work needs more is not measured |
+//!
+//! A server is paid for by the pool whose replica is on it, by several in equal parts; one that serves nobody by all that select its group.
+
+use crate::names::{GroupName, PoolId, ServerName};
+use crate::reason::{Problem, Reason};
+use crate::snapshot::{Budget, Group, Period, Pool, Server, Snapshot, Spent};
+use crate::time::{Span, Timestamp};
+use crate::units::Money;
+
+/// An amount is written so often, and when a lease has begun: a status must come to rest.
+const WRITE_EVERY: Span = Span::from_minutes(5);
+
+/// A lease is seen so long after it began, at the latest. What is younger is not written down yet, so that none slips through.
+const SEEN_AFTER: Span = Span::from_minutes(2);
+
+/// When the period of a budget that contains `now` began, in UTC.
+pub fn period_start(period: Period, now: Timestamp) -> Timestamp {
+    use chrono::{Datelike, NaiveTime};
+    let date = now.to_utc().date_naive();
+    let first = match period {
+        Period::Day => Some(date),
+        Period::Week => date.checked_sub_days(chrono::Days::new(u64::from(date.weekday().num_days_from_monday()))),
+        Period::Month => date.with_day(1),
+    };
+    let start = first.unwrap_or(date).and_time(NaiveTime::MIN).and_utc();
+    Timestamp::from_millis(start.timestamp_millis())
+}
+
+/// What to write down of a pool's spending; `None` without a budget. What is written already, unless that is old or a lease has begun.
+pub fn spent(snapshot: &Snapshot, id: &PoolId, pool: &Pool, now: Timestamp) -> Option<Spent> {
+    let before = so_far(pool, now)?;
+    let to = Timestamp::from_millis(now.as_millis() - i64::try_from(SEEN_AFTER.as_millis()).unwrap_or(0));
+    if to <= before.until {
+        return Some(before);
+    }
+    let bought = servers(snapshot).any(|(_, _, _, server)| {
+        server
+            .lease
+            .is_some_and(|lease| lease.start > before.until && lease.start <= to)
+    });
+    let known = pool.memory.spent.is_some_and(|old| old.period == before.period);
+    if known && !bought && to.since(before.until) < WRITE_EVERY {
+        return Some(before);
+    }
+    Some(Spent {
+        amount: before.amount + accrued(snapshot, id, before.until, to),
+        until: to,
+        ..before
+    })
+}
+
+/// What a pool has spent and cannot avoid any more: with leases that have just begun, and servers that were asked for. `None` without a budget.
+pub fn committed(snapshot: &Snapshot, id: &PoolId, pool: &Pool, now: Timestamp) -> Option<Money> {
+    let before = so_far(pool, now)?;
+    let asked = servers(snapshot).filter(|(_, _, _, server)| server.lease.is_none() && is_asked_for(server));
+    let asked = asked.map(|(name, group, server_name, _)| {
+        part(
+            snapshot,
+            id,
+            name,
+            server_name,
+            Money::from_micros(price(group).as_micros()),
+        )
+    });
+    Some(before.amount + accrued(snapshot, id, before.until, now) + asked.sum())
+}
+
+/// What a pool may still spend in one pass.
+#[derive(Clone, Copy, Debug)]
+pub struct Purse {
+    budget: Budget,
+    gone: Money,
+}
+
+impl Purse {
+    /// The purse of a pool; `None` without a budget.
+    pub fn of(snapshot: &Snapshot, id: &PoolId, pool: &Pool, now: Timestamp) -> Option<Self> {
+        let gone = committed(snapshot, id, pool, now)?;
+        let budget = pool.budget?;
+        Some(Self { budget, gone })
+    }
+
+    /// Takes out what a server of `group` costs at least, or says why there is not enough. What costs nothing may always be had.
+    pub fn buy(&mut self, group: &Group) -> Result<(), Problem> {
+        let price = price(group);
+        if price <= Money::ZERO || self.gone + price <= self.budget.amount {
+            self.gone = self.gone + price;
+            return Ok(());
+        }
+        let period = match self.budget.period {
+            Period::Day => "day",
+            Period::Week => "week",
+            Period::Month => "month",
+        };
+        let message = format!(
+            "a server costs at least {price}; {} of {} for this {period} are spent",
+            self.gone, self.budget.amount
+        );
+        Err(Problem::new(Reason::BudgetSpent, message))
+    }
+}
+
+/// What a server costs at least.
+fn price(group: &Group) -> Money {
+    group.pricing.hourly.for_span(group.pricing.minimum_lease)
+}
+
+fn so_far(pool: &Pool, now: Timestamp) -> Option<Spent> {
+    let period = period_start(pool.budget?.period, now);
+    let fresh = Spent {
+        period,
+        amount: Money::ZERO,
+        until: period,
+    };
+    Some(
+        pool.memory
+            .spent
+            .filter(|spent| spent.period == period)
+            .unwrap_or(fresh),
+    )
+}
+
+fn is_asked_for(server: &Server) -> bool {
+    use crate::lifecycle::ServerState;
+    matches!(
+        server.state,
+        ServerState::Requested | ServerState::Provisioning | ServerState::Booting
+    )
+}
+
+fn servers(snapshot: &Snapshot) -> impl Iterator<Item = (&GroupName, &Group, &ServerName, &Server)> {
+    snapshot.groups.iter().flat_map(|(name, group)| {
+        let servers = group.inventory.servers().iter();
+        servers.map(move |(server, of)| (name, group, server, of))
+    })
+}
+
+/// What a pool spends in `(from, to]`.
+fn accrued(snapshot: &Snapshot, id: &PoolId, from: Timestamp, to: Timestamp) -> Money {
+    servers(snapshot)
+        .map(|(name, group, server_name, server)| {
+            let amount = of_server(snapshot, group, server, from, to);
+            part(snapshot, id, name, server_name, amount)
+        })
+        .sum()
+}
+
+/// What a server costs in `(from, to]`.
+fn of_server(snapshot: &Snapshot, group: &Group, server: &Server, from: Timestamp, to: Timestamp) -> Money {
+    let mut amount = Money::ZERO;
+    if let Some(lease) = server.lease {
+        if lease.start > from && lease.start <= to {
+            amount = amount + group.pricing.hourly.for_span(lease.minimum_until.since(lease.start));
+        }
+        amount = amount + group.pricing.hourly.for_span(to.since(lease.minimum_until.max(from)));
+    }
+    if group.provider.always_on || is_asked_for(server) {
+        return amount;
+    }
+    let began = server.lease.map_or(server.since, |lease| lease.start);
+    let on = to.since(from.max(began)).as_hours_f64();
+    let energy = snapshot.sites.get(&group.site).map_or(0.0, |site| {
+        group.power.idle_watts / 1_000.0 * site.energy.price_per_kwh.as_f64() * site.energy.pue * on
+    });
+    amount + Money::from_f64(energy)
+}
+
+/// The part of what a server costs that a pool pays.
+fn part(snapshot: &Snapshot, id: &PoolId, group: &GroupName, server: &ServerName, amount: Money) -> Money {
+    let Some(spec) = snapshot.groups.get(group) else {
+        return Money::ZERO;
+    };
+    let on = |pool: &Pool| {
+        pool.running
+            .values()
+            .any(|replica| replica.group == *group && replica.server == *server)
+    };
+    let selects = |pool: &Pool| {
+        let labels = &pool.placement.group_labels;
+        pool.namespace_at.contains(&spec.site) && labels.iter().all(|(key, value)| spec.labels.get(key) == Some(value))
+    };
+    let mut payers: Vec<&PoolId> = snapshot
+        .pools
+        .iter()
+        .filter(|(_, pool)| on(pool))
+        .map(|(id, _)| id)
+        .collect();
+    if payers.is_empty() {
+        payers = snapshot
+            .pools
+            .iter()
+            .filter(|(_, pool)| selects(pool))
+            .map(|(id, _)| id)
+            .collect();
+    }
+    if payers.contains(&id) {
+        Money::from_micros(amount.as_micros() / i64::try_from(payers.len()).unwrap_or(1).max(1))
+    } else {
+        Money::ZERO
+    }
+}
+
+#[cfg(test)]
+mod tests;

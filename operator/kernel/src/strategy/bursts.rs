@@ -1,0 +1,321 @@
+//! Bursts: how demand fluctuates within minutes, and what that burns.
+//!
+//! A forecast knows the rate of minutes and hours. Requests come in bursts of several times that rate, whose backlog is felt for as long as it
+//! takes to work it off: how many of them miss their objective depends on how much faster servers are than the rate between bursts. Bursts
+//! are not forecast; those of the last two days, kept as counts of 15 s, are taken as a sample of those to come.
+//!
+//! # What a load burns
+//! The sample is played against a fluid queue: work arrives as the bursts do, around a mean of ρ, and is finished at rate 1. A request whose
+//! backlog is longer than its threshold misses its time to first token. Over seven days of two traces and 8 to 24 servers this
+//! reproduces the misses of the simulated engine within a tenth to a third where steady demand would be wrong by factors.
+//! What misses without any backlog, and the latency between tokens, are read from the measured curves at the load of the minute.
+//!
+//! # How bursts scale
+//! Twice the rate does not have twice the bursts: deviations grow as a power of the rate, between 0 (they come on top) and 1 (they are
+//! proportional), fitted to the sample; independent arrivals have ½.
+
+use std::collections::VecDeque;
+
+use serde::{Deserialize, Serialize};
+
+use super::burn::{BurnTable, LOADS, SteadyBurn, interpolate};
+use crate::forecast::packing::{DecodeError, Reader, Writer};
+use crate::time::{Span, Timestamp};
+
+/// Length of a count.
+const BIN: Span = Span::from_secs(15);
+/// Two days.
+const KEPT: usize = 2 * 5_760;
+/// The rate around a count is taken over so many counts on either side: half an hour in all.
+const AROUND: usize = 60;
+/// Less than an hour of counts says nothing about bursts.
+const LEAST: usize = 240;
+/// Counts with fewer requests around them than this say nothing about bursts either.
+const LEAST_AROUND: f64 = 0.5;
+/// The sample is renewed so often: bursts do not change their nature within an hour, and what follows from them is dear to compute.
+const RENEWED: Span = Span::from_hours(1);
+/// So many counts are five minutes.
+const FIVE_MINUTES: usize = 20;
+/// Up to this load a queue is in its steady state within minutes; beyond, backlogs say more than the curve.
+const STEADY_UP_TO: f64 = 0.85;
+/// The load that the latency between tokens goes by is taken over so many counts.
+const TOKENS_OVER: f64 = 4.0;
+
+/// Requests per 15 s of the last two days.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Packed", into = "Packed")]
+pub struct Bursts {
+    /// The number of the first count, in bins of Unix time.
+    first: i64,
+    /// `None` is a gap.
+    counts: VecDeque<Option<u32>>,
+}
+
+/// The sample, relative to the rate around each count.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sample {
+    /// By how much a count deviates from the mean around it, as a share of rate^exponent; `None` is a gap.
+    deviations: Vec<Option<f64>>,
+    /// Deviations grow as this power of the rate.
+    exponent: f64,
+    /// One time in ten the mean of five minutes deviates by more than this, as a share of rate^exponent.
+    high: f64,
+}
+
+impl Bursts {
+    /// Adds `requests` that arrived in `[from, until)`, spread evenly over it. What comes late is left out.
+    pub fn record(&mut self, from: Timestamp, until: Timestamp, requests: u64) {
+        let bin = BIN.as_millis().cast_signed();
+        let (first, last) = (
+            from.as_millis().div_euclid(bin),
+            (until.as_millis() - 1).div_euclid(bin),
+        );
+        // A longer measurement says nothing about bursts.
+        if until <= from || last - first > 8 {
+            return;
+        }
+        let room = i64::try_from(KEPT).unwrap_or(i64::MAX);
+        let end = self.first + i64::try_from(self.counts.len()).unwrap_or(i64::MAX);
+        if self.counts.is_empty() || first < self.first || first - end >= room {
+            self.counts.clear();
+            self.first = first;
+        }
+        let length = until.since(from).as_millis() as f64;
+        let mut spread = 0;
+        for number in first..=last {
+            let ends = ((number + 1) * bin).min(until.as_millis());
+            let share = (ends - from.as_millis()) as f64 / length;
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "a share of a u64, from 0 on"
+            )]
+            let so_far = (requests as f64 * share).round() as u64;
+            let added = u32::try_from(so_far - spread).unwrap_or(u32::MAX);
+            spread = so_far;
+            let index = usize::try_from(number - self.first).unwrap_or(0);
+            while self.counts.len() <= index {
+                self.counts.push_back(None);
+            }
+            if let Some(count) = self.counts.get_mut(index) {
+                *count = Some(count.unwrap_or(0).saturating_add(added));
+            }
+        }
+        // By whole hours, so that the sample stays the same for one.
+        let hour = RENEWED.as_millis() / BIN.as_millis();
+        while self.counts.len() > KEPT {
+            let rest = self.first.rem_euclid(hour.cast_signed());
+            let whole = usize::try_from(hour.cast_signed() - rest).unwrap_or(1);
+            self.counts.drain(..whole.min(self.counts.len()));
+            self.first += hour.cast_signed() - rest;
+        }
+    }
+
+    /// The counts of whole hours.
+    fn closed(&self) -> impl Iterator<Item = Option<f64>> {
+        let hour = (RENEWED.as_millis() / BIN.as_millis()).cast_signed();
+        let end = self.first + i64::try_from(self.counts.len()).unwrap_or(0);
+        let closed = usize::try_from(end.div_euclid(hour) * hour - self.first).unwrap_or(0);
+        let counts = self.counts.iter().take(closed);
+        counts.map(|count| count.map(f64::from))
+    }
+
+    /// Whether these counts give the same sample as others.
+    pub(super) fn alike(&self, other: &Self) -> bool {
+        self.first == other.first && self.closed().eq(other.closed())
+    }
+
+    /// The sample of bursts; `None` while too little is known.
+    pub(super) fn sample(&self) -> Option<Sample> {
+        let counts: Vec<Option<f64>> = self.closed().collect();
+        if counts.iter().flatten().count() < LEAST {
+            return None;
+        }
+        let mut sums = vec![(0.0, 0.0)];
+        for count in &counts {
+            let (sum, known) = sums.last().copied().unwrap_or((0.0, 0.0));
+            sums.push((sum + count.unwrap_or(0.0), known + f64::from(u8::from(count.is_some()))));
+        }
+        let points: Vec<Option<(f64, f64)>> = counts
+            .iter()
+            .enumerate()
+            .map(|(index, count)| {
+                let (low, high) = (index.saturating_sub(AROUND), (index + AROUND + 1).min(counts.len()));
+                let mean = (sums[high].0 - sums[low].0) / (sums[high].1 - sums[low].1).max(1.0);
+                let around = mean.max(LEAST_AROUND);
+                count.map(|count| (1.0 + (count - mean) / around, around / BIN.as_secs_f64()))
+            })
+            .collect();
+        let exponent = exponent(&points);
+        let deviation = |(relative, rate): (f64, f64)| (relative - 1.0) * libm::pow(rate, 1.0 - exponent);
+        let deviations: Vec<Option<f64>> = points.into_iter().map(|point| point.map(deviation)).collect();
+        Some(Sample {
+            high: high(&deviations),
+            deviations,
+            exponent,
+        })
+    }
+}
+
+/// The mean of five minutes that is exceeded one time in ten.
+fn high(deviations: &[Option<f64>]) -> f64 {
+    let mut means: Vec<f64> = deviations
+        .chunks_exact(FIVE_MINUTES)
+        .filter_map(|chunk| chunk.iter().copied().sum::<Option<f64>>())
+        .map(|sum| sum / FIVE_MINUTES as f64)
+        .collect();
+    if means.is_empty() {
+        return 0.0;
+    }
+    let rank = (means.len() * 9 / 10).min(means.len() - 1);
+    let (_, high, _) = means.select_nth_unstable_by(rank, f64::total_cmp);
+    *high
+}
+
+/// How deviations grow with the rate: from the halves of the counts with lower and higher rates around them.
+fn exponent(points: &[Option<(f64, f64)>]) -> f64 {
+    let mut rates: Vec<(f64, f64)> = points
+        .iter()
+        .flatten()
+        .map(|&(relative, rate)| (rate, (relative - 1.0).abs() * rate))
+        .collect();
+    rates.sort_by(|left, right| left.0.total_cmp(&right.0));
+    let mean = |half: &[(f64, f64)], of: fn(&(f64, f64)) -> f64| -> f64 {
+        half.iter().map(of).sum::<f64>() / half.len().max(1) as f64
+    };
+    let (low, high) = rates.split_at(rates.len() / 2);
+    let growth = mean(high, |point| point.0) / mean(low, |point| point.0).max(f64::MIN_POSITIVE);
+    let deviations = mean(high, |point| point.1) / mean(low, |point| point.1).max(f64::MIN_POSITIVE);
+    // Too little difference between the halves to tell.
+    if !(growth.is_finite() && deviations.is_finite() && growth > 1.3 && deviations > 0.0) {
+        return 1.0;
+    }
+    (libm::log(deviations) / libm::log(growth)).clamp(0.0, 1.0)
+}
+
+impl Sample {
+    /// By how much the mean of five minutes exceeds the rate around it, as a share of it, one time in ten, when that rate is `rate`.
+    ///
+    /// So much of what a forecast of five minutes leaves open is bursts, which burn tables contain already.
+    pub(super) fn excess(&self, rate: f64) -> f64 {
+        (self.high * libm::pow(rate.max(f64::MIN_POSITIVE), self.exponent - 1.0)).max(0.0)
+    }
+
+    /// What `steady` burns when demand comes in these bursts.
+    pub(super) fn burn(&self, steady: &SteadyBurn) -> Option<BurnTable> {
+        let anchors = steady.anchors.iter().map(|(capacity, objectives)| {
+            let burn = LOADS.map(|load| {
+                if load > 0.0 {
+                    self.at(load, *capacity, steady, objectives)
+                } else {
+                    0.0
+                }
+            });
+            (*capacity, burn)
+        });
+        BurnTable::new(anchors.collect())
+    }
+
+    /// Burn per request at a mean `load` of servers that finish `capacity` requests/s.
+    fn at(&self, load: f64, capacity: f64, steady: &SteadyBurn, objectives: &[[f64; LOADS.len()]]) -> f64 {
+        let rate = load * capacity;
+        let bin = BIN.as_secs_f64();
+        let (mut backlog, mut smooth, mut requests) = (0.0_f64, load, 0.0);
+        let mut burnt = vec![0.0; steady.missed.len()];
+        // Relative to the rate, deviations grow as rate^(exponent − 1).
+        let scale = libm::pow(rate, self.exponent - 1.0);
+        for deviation in &self.deviations {
+            let Some(deviation) = deviation else {
+                (backlog, smooth) = (0.0, load);
+                continue;
+            };
+            let arrivals = (1.0 + deviation * scale).max(0.0);
+            let before = backlog;
+            backlog = (backlog + (arrivals * load - 1.0) * bin).max(0.0);
+            let busy = if backlog > 0.0 { 1.0 } else { (arrivals * load).min(1.0) };
+            smooth += (busy - smooth) / TOKENS_OVER;
+            requests += arrivals;
+            for ((sum, table), missed) in burnt.iter_mut().zip(objectives).zip(&steady.missed) {
+                let each = match missed.patience_s {
+                    Some(patience_s) => {
+                        let late = beyond(before, backlog, patience_s) * missed.burn;
+                        late.max(interpolate(table, (arrivals * load).min(STEADY_UP_TO)))
+                    }
+                    None => interpolate(table, smooth),
+                };
+                *sum += each * arrivals;
+            }
+        }
+        let most = burnt.iter().fold(0.0_f64, |most, burn| most.max(*burn));
+        if requests > 0.0 { most / requests } else { 0.0 }
+    }
+}
+
+/// Which share of the requests that arrive while a backlog goes from `before` to `after` finds one beyond `patience`, all in seconds.
+fn beyond(before: f64, after: f64, patience: f64) -> f64 {
+    let (low, high) = (before.min(after), before.max(after));
+    if low >= patience {
+        1.0
+    } else if high <= patience {
+        0.0
+    } else {
+        (high - patience) / (high - low)
+    }
+}
+
+/// What is written: differences of the counts, each one higher than it is so that 0 is a gap.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Packed {
+    first: i64,
+    length: u64,
+    counts: String,
+}
+
+impl From<Bursts> for Packed {
+    fn from(bursts: Bursts) -> Self {
+        let mut writer = Writer::default();
+        let mut last = 0;
+        for count in &bursts.counts {
+            let value = count.map_or(0, |count| i64::from(count) + 1);
+            writer.signed(value - last);
+            last = value;
+        }
+        Self {
+            first: bursts.first,
+            length: bursts.counts.len() as u64,
+            counts: writer.finish(),
+        }
+    }
+}
+
+impl TryFrom<Packed> for Bursts {
+    type Error = DecodeError;
+
+    fn try_from(packed: Packed) -> Result<Self, DecodeError> {
+        const WHAT: &str = "counts of 15 s";
+        let length = usize::try_from(packed.length).ok().filter(|length| *length <= KEPT);
+        let length = length.ok_or(DecodeError::Range(WHAT))?;
+        if packed.first.unsigned_abs() > 1 << 48 {
+            return Err(DecodeError::Range(WHAT));
+        }
+        let mut reader = Reader::new(&packed.counts, WHAT)?;
+        let mut counts = VecDeque::with_capacity(length);
+        let mut last = 0_i64;
+        for _ in 0..length {
+            last = last.checked_add(reader.signed()?).ok_or(DecodeError::Range(WHAT))?;
+            counts.push_back(match last {
+                0 => None,
+                _ => Some(u32::try_from(last - 1).map_err(|_| DecodeError::Range(WHAT))?),
+            });
+        }
+        reader.finish()?;
+        Ok(Self {
+            first: packed.first,
+            counts,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

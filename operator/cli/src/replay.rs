@@ -230,16 +230,12 @@ pub(crate) fn run(flags: &Flags) -> anyhow::Result<()> {
             Accounting::ToTheEnd
         },
     };
-    let subject = setting
-        .snapshot
-        .pools
-        .get(&setting.pool)
-        .with_context(|| format!("finding pool {} in the manifests", setting.pool))?;
     let stage = Stage {
         scenario: &setting.scenario,
         trace: &requests,
         goal,
-        pool: subject,
+        declared: &setting.snapshot,
+        pool: &setting.pool,
         timelines: html.is_some(),
     };
     let (played, runs) = stage.play(contenders, schedule.as_mut());

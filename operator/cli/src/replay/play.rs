@@ -3,7 +3,8 @@
 use std::convert::Infallible;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use pomarium_kernel::snapshot::Pool;
+use pomarium_kernel::names::PoolId;
+use pomarium_kernel::snapshot::Snapshot;
 use pomarium_kernel::strategy::Effort;
 use pomarium_sim::policy::optimum::Optimum;
 use pomarium_sim::policy::pomarium::Pomarium;
@@ -32,8 +33,10 @@ pub(super) struct Stage<'a> {
     pub(super) scenario: &'a Scenario,
     pub(super) trace: &'a [Arrival],
     pub(super) goal: Goal,
+    /// The objects behind it.
+    pub(super) declared: &'a Snapshot,
     /// The pool whose requests these are.
-    pub(super) pool: &'a Pool,
+    pub(super) pool: &'a PoolId,
     /// Whether to record what happens when.
     pub(super) timelines: bool,
 }
@@ -151,7 +154,7 @@ impl Stage<'_> {
         match contender.kind {
             Kind::Peer(baseline) => baseline.build(lease_aware, knob, self.scenario),
             Kind::Pomarium(ablation) => {
-                let policy = Pomarium::new(contender.name(), self.scenario, self.pool, ablation);
+                let policy = Pomarium::new(contender.name(), self.scenario, self.declared, self.pool, ablation);
                 Box::new(policy.spending(knob))
             }
             Kind::Optimum => Box::new(Optimum::new(self.scenario, self.trace, knob, Effort::EXHAUSTIVE)),

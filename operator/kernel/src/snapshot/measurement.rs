@@ -36,6 +36,15 @@ pub struct Arrivals {
     pub at: Timestamp,
 }
 
+impl Arrivals {
+    /// What arrives right now, to plan ahead with. The short window is noisy (a hundred requests a minute are ten more or less by chance,
+    /// and servers are paid for a day), the long one late: a third of one and two thirds of the other.
+    pub fn recent(&self) -> Rate {
+        let (short, long) = (self.rate_1m.as_per_second(), self.rate_5m.as_per_second());
+        Rate::per_second(0.4 * short + 0.6 * long)
+    }
+}
+
 /// The distribution of prompt and output lengths, as equally likely classes.
 ///
 /// Quantile bins: each pair is the mean prompt and output length of one of the bins, in tokens.

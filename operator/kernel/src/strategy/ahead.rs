@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use self::scene::Scene;
 use super::burn::BurnTable;
 use super::dwell::Considered;
-use super::envelope::Memo;
+use super::envelope::{Memo, SPEND};
 use super::{Burnt, Effort, envelope};
 use crate::forecast::Forecast;
 use crate::names::{GroupName, PoolId, ServerName};
@@ -110,8 +110,13 @@ impl PoolAhead {
 
 /// Plans ahead for all pools of `snapshot` whose demand is known. Pure: the same snapshot gives the same plan, whatever `memo` remembers.
 pub fn look_ahead(snapshot: &Snapshot, now: Timestamp, memo: &mut Memo, effort: Effort) -> Ahead {
+    look_ahead_spending(snapshot, now, memo, effort, SPEND)
+}
+
+/// The same, planning to spend another share of every error budget than [`SPEND`].
+pub fn look_ahead_spending(snapshot: &Snapshot, now: Timestamp, memo: &mut Memo, effort: Effort, spend: f64) -> Ahead {
     let scene = Scene::of(snapshot, now);
-    match scene.situation() {
+    match scene.situation(spend) {
         Some(situation) => scene.named(&envelope::plan(&situation, memo, effort)),
         None => Ahead {
             made_at: now,

@@ -87,7 +87,7 @@ fn is_surprised(ahead: &Ahead, snapshot: &Snapshot, now: Timestamp) -> bool {
             .into_iter()
             .find(|slot| slot.slot.start <= now && now < slot.slot.end());
         let high = current.map(|slot| slot.requests.at(Fraction::new(BAND)));
-        high.is_some_and(|high| arrivals.rate_1m > Rate::per_second(high.as_per_second() * MARGIN))
+        high.is_some_and(|high| arrivals.recent() > Rate::per_second(high.as_per_second() * MARGIN))
     })
 }
 

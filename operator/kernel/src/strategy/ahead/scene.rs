@@ -22,9 +22,9 @@ use crate::planning::{
     recallable, retained_until,
 };
 use crate::reason::Reason;
-use crate::snapshot::{Group, LengthMix, Ownership, PlacementOrder, Pool, Server, Snapshot, Trust};
+use crate::snapshot::{Demand, Group, LengthMix, Ownership, PlacementOrder, Pool, Server, Snapshot, Trust};
 use crate::strategy::dwell::Considered;
-use crate::strategy::envelope::{Consumer, Envelope, Held, PoolPlan, SPEND, Situation, Supply};
+use crate::strategy::envelope::{Consumer, Envelope, Held, PoolPlan, Situation, Supply};
 use crate::strategy::horizon::LENGTH;
 use crate::time::{Span, Timestamp};
 use crate::units::{Money, Rate};
@@ -96,7 +96,7 @@ impl<'a> Scene<'a> {
                     pool,
                     options: Options::of(&world, pool),
                     mix: planned_lengths(pool, now),
-                    recent: recent(pool, now)?,
+                    recent: recent(pool)?,
                 })
             })
             .filter(|planned| snapshot.groups.keys().any(|group| planned.may_use(group)))
@@ -141,16 +141,16 @@ impl<'a> Scene<'a> {
     }
 
     /// What to plan; `None` if there is no pool to plan for.
-    pub(super) fn situation(&self) -> Option<Situation<'_>> {
+    pub(super) fn situation(&self, spend: f64) -> Option<Situation<'_>> {
         (!self.pools.is_empty()).then(|| Situation {
             now: self.now,
             supplies: self.sources.iter().map(|source| source.supply.clone()).collect(),
-            pools: self.pools.iter().map(|planned| self.consumer(planned)).collect(),
+            pools: self.pools.iter().map(|planned| self.consumer(planned, spend)).collect(),
             considered: self.considered.clone(),
         })
     }
 
-    fn consumer<'s>(&self, planned: &'s Planned<'a>) -> Consumer<'s> {
+    fn consumer<'s>(&self, planned: &'s Planned<'a>, spend: f64) -> Consumer<'s> {
         let pool = planned.pool;
         let performance = self.sources.iter().map(|source| {
             let usable = planned.may_use(source.group) && planned.trust() <= source.proven;
@@ -164,7 +164,7 @@ impl<'a> Scene<'a> {
             objectives: &pool.objectives,
             survive: pool.placement.survive_loss_of,
             miss_penalty: pool.miss_penalty.as_f64(),
-            spend: SPEND,
+            spend,
             recent: Some(planned.recent),
             past: &pool.past,
             events: &pool.events,
@@ -238,14 +238,11 @@ fn counted(times: &[Timestamp]) -> Vec<(Timestamp, u32)> {
     counts.into_iter().collect()
 }
 
-/// What arrives by both windows that it is measured over: the short one is noisy, the long one late.
-fn recent(pool: &Pool, now: Timestamp) -> Option<Rate> {
-    match need(pool, now) {
-        Need::Known { rate, lasting, .. } => Some(Rate::per_second(f64::midpoint(
-            rate.as_per_second(),
-            lasting.as_per_second(),
-        ))),
-        Need::Unknown { .. } => None,
+/// What arrives right now, if it is known.
+fn recent(pool: &Pool) -> Option<Rate> {
+    match &pool.demand {
+        Demand::Known(arrivals) => Some(arrivals.recent()),
+        Demand::Unknown { .. } => None,
     }
 }
 

@@ -16,6 +16,9 @@ const HALF_LIFE: Span = Span::from_hours(24);
 /// As long as less was burnt than this, what is assumed counts more than what was measured.
 const PRIOR_BURN: f64 = 500.0;
 
+/// What is assumed counts as much as so large a part of what the requests were allowed to burn: a few bursts prove little.
+const PRIOR_SHARE: f64 = 0.5;
+
 /// What is measured is believed to be within this of what was predicted: beyond, something else is wrong.
 const MOST_CORRECTION: f64 = 2.0;
 
@@ -108,7 +111,7 @@ impl Ledger {
     /// A catalogue figure that is too good and a router that is worse than said both burn more than the model knows; both are answered
     /// with headroom, within bounds.
     pub fn correction(&self) -> f64 {
-        let prior = self.over + PRIOR_BURN;
+        let prior = self.over * PRIOR_SHARE + PRIOR_BURN;
         let correction = (self.measured + prior) / (self.predicted + prior);
         correction.clamp(1.0 / MOST_CORRECTION, MOST_CORRECTION)
     }
@@ -183,8 +186,8 @@ mod tests {
             // 0.6 burnt per request.
             ledger.answered(at(hour), &objectives(), 10_000.0, &[300.0, 0.0], Some(0.4));
         }
-        // As much is assumed as measured: (0.6 + 1) ÷ (0.4 + 1).
-        assert!((ledger.correction() - 1.14).abs() < 0.01, "{}", ledger.correction());
+        // (0.6 + 0.5) ÷ (0.4 + 0.5).
+        assert!((ledger.correction() - 1.22).abs() < 0.01, "{}", ledger.correction());
         for hour in 20..60 {
             ledger.answered(at(hour), &objectives(), 10_000.0, &[9_000.0, 0.0], Some(0.4));
         }

@@ -12,8 +12,8 @@ use pomarium_kernel::names::{GroupName, PoolId, ReplicaId, ServerName};
 use pomarium_kernel::plan::{Action, Decision, Plan, Verdict};
 use pomarium_kernel::reason::{Problem, Reason};
 use pomarium_kernel::snapshot::{
-    Arrivals, Demand, Group, GroupMemory, Inventory, Lease, LengthMix, Load, Measured, Mode, Pool, PoolMemory, Replica,
-    Server, SizeRange, Snapshot,
+    Arrivals, Demand, Group, GroupMemory, Inventory, Lease, LengthMix, Load, Measured, Mode, Pool, PoolMemory,
+    ProviderTraits, Replica, Server, SizeRange, Snapshot,
 };
 use pomarium_kernel::strategy::past::Past;
 use pomarium_kernel::time::{Span, Timestamp};
@@ -67,6 +67,12 @@ impl Fleet {
                         ..group.size
                     },
                     deliveries: Vec::new(),
+                    // Here every machine can be woken and given back by name, whatever wakes it in life.
+                    provider: ProviderTraits {
+                        grows: !model.always_on,
+                        releases_chosen: true,
+                        always_on: model.always_on,
+                    },
                     mode: Mode::Auto,
                     inventory: Inventory::Known(BTreeMap::new()),
                     out_of_stock_since: None,

@@ -246,7 +246,12 @@ pub fn plan(situation: &Situation, memo: &mut Memo, effort: Effort) -> Envelope 
         .zip(plan.courses.iter().zip(&plan.serves))
         .map(|(supply, (courses, serves))| supply_plan(&horizon, supply, courses, serves))
         .collect();
-    let considered = agree(situation, &plan.courses, &mut supplies);
+    let drowning = situation
+        .pools
+        .iter()
+        .zip(&known)
+        .any(|(pool, known)| drowns(situation, pool, known));
+    let considered = agree(situation, drowning, &plan.courses, &mut supplies);
     let pools = known
         .drain(..)
         .zip(plan.windows.iter().zip(&plan.prices).zip(&plan.pool_costs))
@@ -272,9 +277,20 @@ pub fn plan(situation: &Situation, memo: &mut Memo, effort: Effort) -> Envelope 
     }
 }
 
+/// Whether more has arrived over the last half hour than all servers that are there or coming can finish: that more are needed is no matter of
+/// chance then.
+fn drowns(situation: &Situation, pool: &Consumer, known: &Known) -> bool {
+    let held = situation.supplies.iter().zip(&known.capacity);
+    let capacity: f64 = held
+        .map(|(supply, each)| each.unwrap_or(0.0) * supply.held.len() as f64)
+        .sum();
+    let lately = pool.past.history.lately(situation.now);
+    lately.is_some_and(|rate| rate.as_per_second() > capacity)
+}
+
 /// Leaves of the purchases from groups with long leases what all plans of the last while agree on. Groups stand in for each other: one that
 /// has nothing to give does not make the next one wait anew.
-fn agree(situation: &Situation, courses: &[Vec<Vec<Leg>>], supplies: &mut [SupplyPlan]) -> Considered {
+fn agree(situation: &Situation, drowning: bool, courses: &[Vec<Vec<Leg>>], supplies: &mut [SupplyPlan]) -> Considered {
     let mut considered = situation.considered.clone();
     let patience = |supply: &Supply| dwell::patience(supply.minimum_lease);
     let longest = situation.supplies.iter().filter_map(patience).max();
@@ -285,7 +301,10 @@ fn agree(situation: &Situation, courses: &[Vec<Vec<Leg>>], supplies: &mut [Suppl
         .filter(|(_, patient)| *patient)
         .flat_map(|(courses, _)| courses)
         .collect();
-    let agreed = considered.consider(situation.now, longest, dwell::wanted(&all));
+    let wanted = dwell::wanted(&all);
+    let own = wanted.first().copied().unwrap_or(0);
+    let agreed = considered.consider(situation.now, longest, wanted);
+    let agreed = if drowning { own } else { agreed };
     let kept = situation
         .supplies
         .iter()

@@ -8,7 +8,7 @@
 //! The sample is played against a fluid queue: work arrives as the bursts do, around a mean of ρ, and is finished at rate 1. A request whose
 //! backlog is longer than its threshold misses its time to first token. Played against their own day's bursts,
 //! days of composite-o365A-azureconv (COMPOSITE) with 8 to 24 servers miss as often as in the simulated engine within a fifth, and those of
-//! servegen-m-large (SAMPLED), whose lengths change within a day, within a factor of two; without bursts the same days would be off by three to ten times.
+//! servegen-m-large (SAMPLED), whose lengths change within a day, within a factor of two; without bursts the same days would be off by a factor of three and more.
 //! What misses without any backlog, and the latency between tokens, are read from the measured curves at the load of the minute.
 //!
 //! # How bursts scale

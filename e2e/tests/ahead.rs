@@ -9,11 +9,10 @@ use kube::ResourceExt;
 use kube::api::{Api, ListParams};
 use pomarium_api::plan::{ServerPlan, SubjectKind};
 use pomarium_e2e::chart;
-use pomarium_e2e::fleet::{Lease, LeaseTerms, Supply};
+use pomarium_e2e::fleet::{Lease, Supply};
 use pomarium_kernel::forecast::{Counts, History};
 use pomarium_kernel::strategy::past::Past;
 use pomarium_kernel::time::{Span, Timestamp};
-use pomarium_kernel::units::Money;
 use serde_json::{Value, json};
 
 use support::{Rig, TEAM, group, machines, pool, site};
@@ -71,17 +70,7 @@ fn remembered(past: &Past, uid: &str) -> Value {
 /// One machine of our own and two that can be rented; a pool that has lived through a week of peaks, of which the operator that starts now
 /// knows.
 async fn start() -> (Rig, Timestamp) {
-    let rented = Supply {
-        maximum: 2,
-        always_on: false,
-        provision: Span::from_minutes(1),
-        boot: Span::from_secs(30),
-        recycle: Span::from_minutes(2),
-        lease: Some(LeaseTerms {
-            hourly: Money::from_micros(2_000_000),
-            minimum: Span::from_hours(1),
-        }),
-    };
+    let rented = support::rented(Span::from_hours(1));
     let fleet = vec![machines("owned", Supply::always_on(1)), machines(GROUP, rented)];
     let mut rig = Rig::start(fleet, async |hub| chart::install(hub, &[]).await.unwrap()).await;
     rig.operator.kill9();
@@ -203,17 +192,7 @@ async fn a_peak_that_is_remembered_is_bought_for_ahead_of_time_and_once_through_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_people_approve_is_bought_and_nothing_before() {
-    let rented = Supply {
-        maximum: 2,
-        always_on: false,
-        provision: Span::from_minutes(1),
-        boot: Span::from_secs(30),
-        recycle: Span::from_minutes(2),
-        lease: Some(LeaseTerms {
-            hourly: Money::from_micros(2_000_000),
-            minimum: Span::from_hours(1),
-        }),
-    };
+    let rented = support::rented(Span::from_hours(1));
     let rig = Rig::start(vec![machines(GROUP, rented)], async |hub| {
         chart::install(hub, &[]).await.unwrap()
     })

@@ -8,9 +8,8 @@ use std::time::Duration;
 
 use kube::ResourceExt;
 use pomarium_e2e::chart;
-use pomarium_e2e::fleet::{Lease, LeaseTerms, ServerState, Supply};
+use pomarium_e2e::fleet::{Lease, ServerState, Supply};
 use pomarium_kernel::time::Span;
-use pomarium_kernel::units::Money;
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -30,17 +29,7 @@ fn leases(rig: &Rig) -> Vec<Lease> {
 
 /// One server of our own, and two that can be rented; a pool that one server is enough for.
 async fn start() -> Rig {
-    let rented = Supply {
-        maximum: 2,
-        always_on: false,
-        provision: Span::from_minutes(1),
-        boot: Span::from_secs(30),
-        recycle: Span::from_minutes(2),
-        lease: Some(LeaseTerms {
-            hourly: Money::from_micros(2_000_000),
-            minimum: TERM,
-        }),
-    };
+    let rented = support::rented(TERM);
     let fleet = vec![machines("owned", Supply::always_on(1)), machines(GROUP, rented)];
     let rig = Rig::start(fleet, async |hub| chart::install(hub, &[]).await.unwrap()).await;
     let terms = json!({"provider": {"simulated": {}}, "size": {"max": 2}, "leadTime": {"provision": "90s"},

@@ -13,12 +13,15 @@ use pomarium_api::labels;
 use pomarium_api::pool::{EngineType, ServerPool};
 use pomarium_e2e::chart;
 use pomarium_e2e::cluster::{AuditEvent, ControlPlane};
-use pomarium_e2e::fleet::{Fleet, FleetConfig, FleetGroup, Machine, ModelClient, ModelProfile, Supply, TICK};
+use pomarium_e2e::fleet::{
+    Fleet, FleetConfig, FleetGroup, LeaseTerms, Machine, ModelClient, ModelProfile, Supply, TICK,
+};
 use pomarium_e2e::operator_process::{Operator, OperatorConfig};
 use pomarium_e2e::time::VirtualTime;
 use pomarium_e2e::wait::{TimedOut, eventually};
 use pomarium_kernel::engine::StepTimes;
 use pomarium_kernel::time::Span;
+use pomarium_kernel::units::Money;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
@@ -55,6 +58,21 @@ pub(crate) fn machines_at(name: &str, cluster: &str, supply: Supply) -> FleetGro
         load_time: Span::from_secs(30),
     };
     FleetGroup::new(name, cluster, machine, supply, model)
+}
+
+/// Two machines that can be rented for at least `minimum`, and are there after a minute and a half.
+pub(crate) fn rented(minimum: Span) -> Supply {
+    Supply {
+        maximum: 2,
+        always_on: false,
+        provision: Span::from_minutes(1),
+        boot: Span::from_secs(30),
+        recycle: Span::from_minutes(2),
+        lease: Some(LeaseTerms {
+            hourly: Money::from_micros(2_000_000),
+            minimum,
+        }),
+    }
 }
 
 /// The hub itself as the site `home`.

@@ -231,14 +231,19 @@ impl Burnt {
     }
 }
 
+/// What a better plan than one of this `cost` could save at most, as a share of it, when none costs less than `bound`.
+fn gap(cost: f64, bound: f64) -> f64 {
+    if cost <= 0.0 {
+        0.0
+    } else {
+        ((cost - bound) / cost).clamp(0.0, 1.0)
+    }
+}
+
 impl StrategicPlan {
     /// What a better plan could save at most, as a share of the cost.
     pub fn gap(&self) -> f64 {
-        if self.cost <= 0.0 {
-            0.0
-        } else {
-            ((self.cost - self.bound) / self.cost).clamp(0.0, 1.0)
-        }
+        gap(self.cost, self.bound)
     }
 
     /// Servers of a class that are paid for at a time.

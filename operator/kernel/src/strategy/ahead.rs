@@ -87,11 +87,7 @@ pub struct PoolAhead {
 impl Ahead {
     /// What a better plan could save at most, as a share of the cost.
     pub fn gap(&self) -> f64 {
-        if self.cost <= 0.0 {
-            0.0
-        } else {
-            ((self.cost - self.bound) / self.cost).clamp(0.0, 1.0)
-        }
+        super::gap(self.cost, self.bound)
     }
 
     /// Whether it is recent enough to be followed.

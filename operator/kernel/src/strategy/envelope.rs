@@ -144,17 +144,6 @@ pub struct Envelope {
     pub considered: Considered,
 }
 
-impl Envelope {
-    /// What a better plan could save at most, as a share of the cost.
-    pub fn gap(&self) -> f64 {
-        if self.cost <= 0.0 {
-            0.0
-        } else {
-            ((self.cost - self.bound) / self.cost).clamp(0.0, 1.0)
-        }
-    }
-}
-
 /// One group's part.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SupplyPlan {

@@ -81,7 +81,7 @@ async fn until(what: &str, condition: impl Fn() -> bool) {
 
 fn pod(name: &str, version: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "Pod",
-        "metadata": {"name": name, "namespace": "n", "uid": name, "resourceVersion": version,
+        "metadata": {"name": name, "namespace": "n", "uid": name, "resourceVersion": version, "creationTimestamp": "2026-11-21T10:00:00Z",
             "annotations": {"pomarium.dev/server": "mac-1"}},
         "spec": {"nodeName": "mac-1", "containers": [{"name": "engine", "ports": [{"name": "http", "containerPort": 8080}]}]},
         "status": {"phase": "Running", "podIP": "127.0.0.9", "conditions": [{"type": "Ready", "status": "True"}]}})

@@ -147,8 +147,6 @@ pub struct Envelope {
 /// One group's part.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SupplyPlan {
-    /// Ask for so many more servers now.
-    pub buy: u32,
     /// Per server that is there or coming: until when it is wanted. `None` if beyond the horizon.
     pub until: Vec<Option<Timestamp>>,
     /// Per server that is there or coming: the pool that it serves first. `None` if it is not wanted any more.
@@ -174,20 +172,6 @@ pub struct PoolPlan {
     pub capacity: Vec<Option<f64>>,
     /// What its servers are expected to cost within the horizon, sunk leases left out.
     pub cost: f64,
-}
-
-impl PoolPlan {
-    /// Burn per request that is expected at `rate`, taken over some minutes, with so many serving servers of each group. `None` if nothing was
-    /// planned.
-    pub fn expected_burn(&self, rate: Rate, serving: &[f64]) -> Option<f64> {
-        let capacity: f64 = self
-            .capacity
-            .iter()
-            .zip(serving)
-            .map(|(each, count)| each.unwrap_or(0.0) * count)
-            .sum();
-        Some(self.burn.as_ref()?.at(rate.as_per_second(), capacity))
-    }
 }
 
 /// Plans ahead. Capacity curves that are not known yet are measured.
@@ -308,7 +292,6 @@ fn agree(situation: &Situation, drowning: bool, courses: &[Vec<Vec<Leg>>], suppl
     for (supply, _) in supplies.iter_mut().zip(patient()).filter(|(_, patient)| *patient) {
         supply.buyers.truncate(left);
         left -= supply.buyers.len();
-        supply.buy = u32::try_from(supply.buyers.len()).unwrap_or(u32::MAX);
     }
     considered
 }
@@ -347,7 +330,6 @@ fn supply_plan(horizon: &Horizon, supply: &Supply, courses: &[Vec<Leg>], serves:
         .collect();
     ahead.sort_unstable();
     SupplyPlan {
-        buy: u32::try_from(buyers.len()).unwrap_or(u32::MAX),
         until: until.collect(),
         serves: serves.iter().take(held.len()).copied().collect(),
         buyers,

@@ -115,10 +115,10 @@ fn planned(now: Timestamp, hosted: Vec<Held>, past: &Past) -> Envelope {
 #[test]
 fn leases_come_ahead_of_a_daily_peak_by_their_lead_time_and_not_hours_before() {
     let early = day(4) + Span::from_hours(6);
-    assert_eq!(planned(early, Vec::new(), &past(early)).supplies[1].buy, 0);
+    assert_eq!(planned(early, Vec::new(), &past(early)).supplies[1].buyers.len(), 0);
     let ahead = day(4) + Span::from_millis(HOUR.as_millis() * 12 - 15 * 60_000);
     let plan = planned(ahead, Vec::new(), &past(ahead));
-    assert!(plan.supplies[1].buy > 0, "{:?}", plan.pools[0].windows);
+    assert!(!plan.supplies[1].buyers.is_empty(), "{:?}", plan.pools[0].windows);
     assert!(plan.bound <= plan.cost + 1e-9);
 }
 
@@ -135,13 +135,13 @@ fn a_lease_that_has_served_its_peak_is_wanted_to_the_end_of_its_term() {
     for until in &plan.supplies[1].until {
         assert!(until.is_none_or(|until| until >= paid_until), "{until:?}");
     }
-    assert_eq!(plan.supplies[1].buy, 0);
+    assert_eq!(plan.supplies[1].buyers.len(), 0);
 }
 
 #[test]
 fn nothing_known_of_the_demand_buys_nothing() {
     let plan = planned(day(1), Vec::new(), &Past::default());
-    assert_eq!(plan.supplies[1].buy, 0);
+    assert_eq!(plan.supplies[1].buyers.len(), 0);
     assert!(plan.pools[0].forecast.is_none());
 }
 

@@ -4,6 +4,7 @@ use super::*;
 use crate::capacity::curve;
 use crate::engine::StepTimes;
 use crate::forecast::Counts;
+use crate::snapshot::Metric;
 use crate::units::Fraction;
 
 const HOUR: Span = Span::from_hours(1);

@@ -17,7 +17,8 @@ use crate::watchdog;
 /// Longest wait for the API server's certificate and for `/readyz`: seconds when idle, much more on a machine that also compiles.
 const START_LIMIT: Duration = Duration::from_secs(120);
 
-/// A port that was free may be taken before we use it. Three times in a row is not bad luck.
+/// A port that was free may be taken before we use it, and a machine may be so busy that nobody waits for the API server any longer.
+/// Three times in a row is not bad luck.
 const ATTEMPTS: usize = 3;
 
 const ETCD: &str = "etcd";
@@ -117,9 +118,7 @@ impl ControlPlane {
         let mut attempt = 1;
         let (processes, yaml) = loop {
             match launch(&builder, programs, folder.path()).await {
-                Err(Error::Start { log, .. }) if log.contains("address already in use") && attempt < ATTEMPTS => {
-                    attempt += 1;
-                }
+                Err(Error::Start { log, .. }) if is_bad_luck(&log) && attempt < ATTEMPTS => attempt += 1,
                 result => break result?,
             }
             // What the failed attempt left in its data folder belongs to other addresses.
@@ -153,6 +152,11 @@ impl ControlPlane {
         wait_until_ready(&plane).await?;
         Ok(plane)
     }
+}
+
+/// Whether another attempt may go better, by the log of the process that ended.
+fn is_bad_luck(log: &str) -> bool {
+    log.contains("address already in use") || log.contains("failed to wait for apiserver being healthy")
 }
 
 /// The kubeconfig that the environment names for a cluster, such as `POMARIUM_KUBECONFIG_HUB`.

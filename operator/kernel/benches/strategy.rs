@@ -98,6 +98,7 @@ impl Size {
             pools,
             power_limits: Vec::new(),
             overhang: 0.1,
+            change_hourly: 0.0,
         }
     }
 }

@@ -76,9 +76,24 @@ pub struct Problem {
     /// The share of a minimum's price beyond the horizon that is charged. If none were, a lease tomorrow would seem to cost a few hours, and
     /// today's would be taken hours too early for its sake.
     pub overhang: f64,
+    /// The chance per hour that the plan changes so that a long lease which is planned for later is not needed after all: one that need not be
+    /// taken yet counts less, and of two that serve equally well the one that begins later is taken. Short leases and further hours commit to nothing.
+    pub change_hourly: f64,
 }
 
+/// A lease of at least so long is a commitment: worth waiting for, and worth trying one more and one less of.
+const LONG_LEASE_S: f64 = 7_200.0;
+
 impl Problem {
+    /// The chance that a lease of so long which is planned for a time is still wanted then.
+    pub(crate) fn still_needed(&self, at_s: f64, minimum_lease_s: f64) -> f64 {
+        if minimum_lease_s >= LONG_LEASE_S {
+            libm::exp(-self.change_hourly * at_s / 3_600.0)
+        } else {
+            1.0
+        }
+    }
+
     /// How many slots there are.
     pub fn slots(&self) -> usize {
         self.boundaries_s.len().saturating_sub(1)
@@ -203,7 +218,8 @@ pub struct StrategicPlan {
     pub windows: Vec<Vec<Burnt>>,
     /// Per pool, per window: the price of a burnt request that led here. The next plan begins with it.
     pub prices: Vec<Vec<f64>>,
-    /// Expected cost within the horizon: leases that are not sunk, energy, switching, misses.
+    /// Expected cost within the horizon: leases that are not sunk, energy, switching, misses. A long lease that is planned for later counts with the
+    /// chance that it will still be wanted.
     pub cost: f64,
     /// Per pool, per budget of money: what is planned to be spent of it.
     pub spending: Vec<Vec<f64>>,

@@ -156,6 +156,7 @@ pub(crate) fn hybrid(seed: u64) -> Problem {
         }],
         power_limits: Vec::new(),
         overhang: 0.1,
+        change_hourly: 0.0,
     }
 }
 

@@ -94,7 +94,9 @@ impl<'a> Grid<'a> {
             leases.push(self.stretch(serves_s, to));
             let (end_s, on_s) = (at[self.slots], (at[to] - serves_s).max(0.0));
             let paid_s = at[to] - from_s + self.problem.overhang * (until_s - end_s).max(0.0);
-            lease_cost.push(class.switch_cost + (class.hourly * paid_s + class.energy_hourly * on_s) / 3_600.0);
+            let needed = self.problem.still_needed(from_s, class.minimum_lease_s);
+            let paid = class.hourly * paid_s * needed + class.energy_hourly * on_s;
+            lease_cost.push(class.switch_cost + paid / 3_600.0);
             let keep = (class.hourly + class.energy_hourly) * (at[start + 1] - from_s) / 3_600.0;
             keep_cost.push(keep);
             kept.push(kept[start] + keep);

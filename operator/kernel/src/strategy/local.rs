@@ -56,6 +56,7 @@ impl<'s, 'p> Local<'s, 'p> {
             let before = (plan.violation, plan.standing.cost);
             self.trim(plan);
             self.again(plan);
+            self.postpone(plan);
             self.merge(plan);
             if self.short.len() * self.long.len() <= MOST_TOGETHER {
                 self.instead(plan);
@@ -110,26 +111,95 @@ impl<'s, 'p> Local<'s, 'p> {
         }
     }
 
-    /// Two fresh leases that follow each other: one may do.
+    /// Long leases begin as late as they may.
+    fn postpone(&mut self, plan: &mut Candidate) {
+        for index in 0..self.long.len() {
+            let (class, unit) = self.long[index];
+            let mut steps = self.solver.grid.slots;
+            while steps > 0 {
+                if !self.begin_later(plan, class, unit, steps) {
+                    steps /= 2;
+                }
+            }
+        }
+    }
+
+    /// The first lease of a server so many slots later, joined with the next one if it reaches that. Kept if the plan becomes cheaper, and budgets
+    /// are kept no worse.
+    fn begin_later(&mut self, plan: &mut Candidate, class: usize, unit: usize, slots: usize) -> bool {
+        let grid = &self.solver.grid;
+        let course = &plan.standing.courses[class][unit];
+        let Some((term, rest)) = course.terms.split_first() else {
+            return false;
+        };
+        let from = term.from + slots;
+        if term.given || from >= grid.slots {
+            return false;
+        }
+        let lease = grid.leased(class, from);
+        let prolonged = term.to() > grid.leased(class, term.from).to();
+        let to = if prolonged {
+            lease.to().max(term.to())
+        } else {
+            lease.to()
+        };
+        let mut terms = vec![lease.until(to)];
+        match rest.split_first() {
+            Some((next, rest)) if to >= grid.slots || grid.timetables[class].again[to] > next.from => {
+                terms[0] = lease.until(to.max(next.to()));
+                terms.extend_from_slice(rest);
+            }
+            _ => terms.extend_from_slice(rest),
+        }
+        let kind = self.solver.problem.classes[class].units[unit];
+        let cost = grid.total(class, kind, &terms);
+        if cost >= course.cost - 1e-9 {
+            return false;
+        }
+        let before = plan.standing.cost;
+        let kept = self
+            .solver
+            .replace(&mut plan.standing, class, unit, Course { terms, cost });
+        let worse = violation(self.solver.problem, &plan.standing.burnt);
+        if worse <= plan.violation + 1e-12 && plan.standing.cost < before - 1e-9 {
+            plan.violation = worse;
+            return true;
+        }
+        self.solver.replace(&mut plan.standing, class, unit, kept);
+        false
+    }
+
+    /// Two fresh leases: one may do. Tried are those that begin one after the other, and those of which the second begins when the first has ended.
     fn merge(&mut self, plan: &mut Candidate) {
-        let mut fresh: Vec<(usize, usize, usize)> = Vec::new();
+        let mut fresh: Vec<(usize, usize, (usize, usize))> = Vec::new();
         for &(class, unit) in &self.long {
             if let Some(first) = plan.standing.courses[class][unit].terms.first()
                 && !first.given
             {
-                fresh.push((first.from, class, unit));
+                fresh.push((first.from, first.to(), (class, unit)));
             }
         }
         fresh.sort_unstable();
-        for pair in fresh.windows(2) {
-            let set = [(pair[0].1, pair[0].2), (pair[1].1, pair[1].2)];
-            if pair[0].1 == pair[1].1 && self.stretch(plan, pair[0].0..pair[1].0, set) {
-                continue;
+        for (index, &(from, to, first)) in fresh.iter().enumerate() {
+            let later = || fresh.iter().skip(index + 1);
+            let after = |&&(next, _, second): &&(usize, usize, (usize, usize))| {
+                next >= to && !plan.standing.courses[second.0][second.1].terms.is_empty()
+            };
+            let after = later().find(after);
+            for &(next, _, second) in later().take(1).chain(after) {
+                self.one_of(plan, from..next, [first, second]);
             }
-            for &factor in self.factors {
-                if self.recreate(plan, &set, factor) {
-                    break;
-                }
+        }
+    }
+
+    /// One lease instead of two, the first of which begins at the start of `from` and the second at its end.
+    fn one_of(&mut self, plan: &mut Candidate, from: Range<usize>, set: [(usize, usize); 2]) {
+        if set[0].0 == set[1].0 && self.stretch(plan, from, set) {
+            return;
+        }
+        for &factor in self.factors {
+            if self.recreate(plan, &set, factor) {
+                return;
             }
         }
     }

@@ -7,7 +7,7 @@ use super::grid::Term;
 use super::local::Local;
 use super::money::{afford, spent};
 use super::sweep::{Solver, Standing};
-use super::{Burnt, Problem, Shortfall, StrategicPlan};
+use super::{Burnt, LONG_LEASE_S, Problem, Shortfall, StrategicPlan};
 
 /// How much work a plan may be. Counts, not seconds: the same problem gives the same plan on every machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,7 +87,7 @@ pub fn solve(problem: &Problem, prices: Option<&[Vec<f64>]>, effort: Effort) -> 
     let mut divided = Relaxation::new(&solver, &prices);
     divided.improve(&mut solver, effort.bounds, f64::INFINITY, ceiling);
     let whole: Vec<usize> = (0..problem.classes.len())
-        .filter(|&class| problem.classes[class].hourly > 0.0 && problem.classes[class].minimum_lease_s >= WHOLE_S)
+        .filter(|&class| problem.classes[class].hourly > 0.0 && problem.classes[class].minimum_lease_s >= LONG_LEASE_S)
         .collect();
     let mut best = search(&mut solver, &divided.prices, &[], effort, ceiling);
     for &class in &whole {
@@ -130,9 +130,6 @@ pub fn solve(problem: &Problem, prices: Option<&[Vec<f64>]>, effort: Effort) -> 
     }
     finish(&solver, best, bound.clamp(0.0, cost))
 }
-
-/// Leases of at least so long are tried one more and one less.
-const WHOLE_S: f64 = 7_200.0;
 
 /// So many leases of a class, as the divided optimum has them, for units that are off.
 fn freeze(problem: &Problem, divided: &Relaxation, class: usize, count: f64) -> Vec<(usize, usize, Vec<Term>)> {

@@ -88,6 +88,7 @@ fn problem(boundaries_s: Vec<f64>, classes: Vec<Class>, pool: Demand) -> Problem
         pools: vec![pool],
         power_limits: Vec::new(),
         overhang: 0.1,
+        change_hourly: 0.0,
     }
 }
 
@@ -122,6 +123,27 @@ fn a_lease_is_taken_ahead_of_the_demand_by_its_lead_time() {
         2,
         "2.5 requests/s at nine tenths of three servers: {found:?}"
     );
+}
+
+#[test]
+fn what_may_turn_out_not_to_be_needed_is_leased_as_late_as_it_serves_as_well() {
+    let boundaries = boundaries(15, 36);
+    // A lease of a day that begins at any time up to the sixth hour has the peak within its term.
+    let rate = |at: f64| {
+        if (6.0 * HOUR..12.0 * HOUR).contains(&at) {
+            1.7
+        } else {
+            0.85
+        }
+    };
+    let pool = one_window(&boundaries, rate, 0.0001);
+    let mut problem = problem(boundaries, vec![owned(1), hosted(4)], pool);
+    problem.change_hourly = 0.02;
+    let plan = solve(&problem, None, Effort::REPLAN);
+    assert!(plan.holds(), "{:?}", plan.windows);
+    let found = legs(&plan, 1);
+    let [lease] = &found[..] else { panic!("{found:?}") };
+    assert!(lease.from_s >= 5.5 * HOUR, "{lease:?}");
 }
 
 #[test]

@@ -122,6 +122,7 @@ fn problem(scenario: &Scenario, trace: &[Arrival], share: f64) -> Option<Problem
         }],
         power_limits: Vec::new(),
         overhang: 0.0,
+        change_hourly: 0.0,
     })
 }
 

@@ -9,6 +9,7 @@
 mod budget;
 mod cleanup;
 mod name;
+mod outlook;
 mod pod;
 mod proposal;
 mod strategic;

@@ -350,6 +350,8 @@ impl<'a> Step<'_, 'a> {
                 self.shared.draft.decide(action, Reason::DrainCancelled, message);
             }
             Source::Purchase => {
+                let guide = self.lead.guide().filter(|_| reason == Reason::PlannedAhead);
+                let planned = guide.and_then(|guide| guide.rejected(&slot.group));
                 let ask = Ask {
                     reason: if reason == Reason::PlannedAhead {
                         reason
@@ -358,7 +360,10 @@ impl<'a> Step<'_, 'a> {
                     },
                     message: format!("for pool {pool}: {message}"),
                     verdict: slot.verdict,
-                    rejected: alternatives(),
+                    rejected: match planned {
+                        Some(planned) => planned.iter().cloned().chain(self.options.unsatisfying()).collect(),
+                        None => alternatives(),
+                    },
                 };
                 self.shared.stock.shelf(&slot.group).asked.push(ask);
             }

@@ -68,7 +68,11 @@ async fn no_more_is_leased_than_the_budget_of_the_day_covers_through_a_crash() {
     .await;
     rig.serving_become("chat", 1).await;
     let short = rig.pool_says("chat", "CapacityAvailable", "BudgetSpent").await;
-    assert!(short.message.contains("a server costs at least 12.00"), "{}", short.message);
+    assert!(
+        short.message.contains("a server costs at least 12.00"),
+        "{}",
+        short.message
+    );
     says(&rig, "12.00/20.00 USD").await;
     let within = rig.pool_says("chat", "WithinBudget", "BudgetAtRisk").await;
     assert!(within.message.starts_with("12.00 of 20.00"), "{}", within.message);

@@ -1,7 +1,8 @@
 //! `ServerPlan`: what Pomarium is about to do, why, what it costs and what it rejected.
 //!
 //! For each pool the strategic plan, while it has anything to do; for each group what would be asked for or given back, where people want to
-//! be asked first. A plan for a group is approved with the annotation `pomarium.dev/approved: "true"`, and acted on until it expires.
+//! be asked first. A plan is approved with the annotation `pomarium.dev/approved: "true"`, and acted on until it expires: that of a group in the
+//! operator's namespace, and that of a pool whose mode is `Approve` for groups whose mode is `Auto`.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};

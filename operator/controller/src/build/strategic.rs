@@ -25,10 +25,11 @@ use super::name::fnv1a;
 use super::outlook::outlook;
 use super::proposal::{rejected, second_midnight};
 use crate::effect::Effect;
+use crate::observe::is_approved;
 use crate::world::World;
 
 /// A plan that would do the same, but by less than this earlier or later, is the same.
-const SAME: Span = Span::from_hours(1);
+pub(crate) const SAME: Span = Span::from_hours(1);
 
 /// Plans of pools that are new, and the removal of those that are over.
 pub(super) fn plans(snapshot: &Snapshot, world: &World, context: &Context<'_>) -> Vec<Effect> {
@@ -62,6 +63,8 @@ pub(super) fn plans(snapshot: &Snapshot, world: &World, context: &Context<'_>) -
     for (key, plan) in &world.plans {
         let superseded = compared
             && plan.spec.subject.kind == SubjectKind::ServerPool
+            // What people have approved counts until it expires, whatever is planned since.
+            && !is_approved(plan)
             && !stands.contains(&(key.namespace.clone(), key.name.clone()));
         if (is_over(plan, context.now) || superseded) && plan.metadata.deletion_timestamp.is_none() {
             effects.extend(plan.uid().map(|uid| Effect::RemovePlan { plan: key.clone(), uid }));

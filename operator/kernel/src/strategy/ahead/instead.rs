@@ -85,7 +85,7 @@ fn rejected(
 fn instead(scene: &Scene, other: &Offer, chosen: &Offer, lease: &Fresh, cost: Money) -> Rejected {
     let supply = &other.source.supply;
     let lead = supply.provision + supply.load;
-    let servers = (chosen.capacity / other.capacity - 1e-9).ceil().max(1.0);
+    let count = (chosen.capacity / other.capacity - 1e-9).ceil().max(1.0);
     let earliest = scene.now + lead;
     let serves = lease.serves.max(earliest);
     let same = Fresh {
@@ -94,12 +94,12 @@ fn instead(scene: &Scene, other: &Offer, chosen: &Offer, lease: &Fresh, cost: Mo
         to: lease.to.max(serves),
         pool: lease.pool,
     };
-    let there = to_cents(price(supply, &same) * servers);
+    let there = to_cents(price(supply, &same) * count);
     let Problem { reason, message } = why_not(scene, other, chosen, lease, (there, cost), earliest);
     Rejected {
         alternative: other.source.group.to_string(),
         reason,
-        message: format!("{message}; the same on {servers:.0} of its servers costs {there} instead of {cost}"),
+        message: format!("{message}; the same on {count:.0} of its servers costs {there} instead of {cost}"),
         hourly: None,
         cost: Some(there),
     }

@@ -9,6 +9,7 @@ use super::Chosen;
 use super::scene::{Planned, Scene, Source};
 use crate::names::GroupName;
 use crate::plan::{Decision, Rejected};
+use crate::planning::Choice;
 use crate::reason::{Problem, Reason};
 use crate::strategy::envelope::{Envelope, Fresh, Supply, SupplyPlan};
 use crate::time::Timestamp;
@@ -57,6 +58,7 @@ struct Offer<'o, 'a> {
     capacity: f64,
 }
 
+/// Other groups that the pool may use, the cheapest first.
 fn rejected(
     scene: &Scene,
     planned: &Planned,
@@ -65,27 +67,39 @@ fn rejected(
     lease: &Fresh,
     cost: Money,
 ) -> Vec<Rejected> {
-    let name = chosen.source.group;
-    let mut others: BTreeMap<&GroupName, Rejected> = BTreeMap::new();
-    for other in offers.iter().filter(|other| other.source.group != name) {
-        let instead = instead(scene, other, chosen, lease, cost);
-        let hourly = planned.options.choices.get(other.source.group);
-        others.entry(other.source.group).or_insert(Rejected {
-            hourly: hourly.map(crate::planning::Choice::hourly),
-            ..instead
-        });
-    }
-    let mut others: Vec<Rejected> = others.into_values().collect();
-    others.sort_by(|left, right| (left.cost, &left.alternative).cmp(&(right.cost, &right.alternative)));
-    others.truncate(Decision::MAX_REJECTED);
-    others
+    let others = offers.iter().filter(|other| other.source.group != chosen.source.group);
+    let mut others: Vec<Instead> = others.map(|other| instead(scene, other, chosen, lease)).collect();
+    others.sort_by_key(|instead| (instead.cost, instead.offer.source.group));
+    // Servers of one group that give other evidence are the same to people.
+    others.dedup_by_key(|instead| instead.offer.source.group);
+    let rejected = others.into_iter().take(Decision::MAX_REJECTED).map(|instead| {
+        let group = instead.offer.source.group;
+        let (count, there) = (instead.servers, instead.cost);
+        let Problem { reason, message } = why_not(scene, &instead, chosen, lease, cost);
+        Rejected {
+            alternative: group.to_string(),
+            reason,
+            message: format!("{message}; the same on {count:.0} of its servers costs {there} instead of {cost}"),
+            hourly: planned.options.choices.get(group).map(Choice::hourly),
+            cost: Some(there),
+        }
+    });
+    rejected.collect()
 }
 
 /// What it would be to serve the same from another group.
-fn instead(scene: &Scene, other: &Offer, chosen: &Offer, lease: &Fresh, cost: Money) -> Rejected {
-    let supply = &other.source.supply;
+struct Instead<'i, 'o, 'a> {
+    offer: &'i Offer<'o, 'a>,
+    servers: f64,
+    cost: Money,
+    /// When a server that is asked for now serves.
+    earliest: Timestamp,
+}
+
+fn instead<'i, 'o, 'a>(scene: &Scene, offer: &'i Offer<'o, 'a>, chosen: &Offer, lease: &Fresh) -> Instead<'i, 'o, 'a> {
+    let supply = &offer.source.supply;
     let lead = supply.provision + supply.load;
-    let count = (chosen.capacity / other.capacity - 1e-9).ceil().max(1.0);
+    let servers = (chosen.capacity / offer.capacity - 1e-9).ceil().max(1.0);
     let earliest = scene.now + lead;
     let serves = lease.serves.max(earliest);
     let same = Fresh {
@@ -94,49 +108,37 @@ fn instead(scene: &Scene, other: &Offer, chosen: &Offer, lease: &Fresh, cost: Mo
         to: lease.to.max(serves),
         pool: lease.pool,
     };
-    let there = to_cents(price(supply, &same) * count);
-    let Problem { reason, message } = why_not(scene, other, chosen, lease, (there, cost), earliest);
-    Rejected {
-        alternative: other.source.group.to_string(),
-        reason,
-        message: format!("{message}; the same on {count:.0} of its servers costs {there} instead of {cost}"),
-        hourly: None,
-        cost: Some(there),
+    Instead {
+        offer,
+        servers,
+        cost: to_cents(price(supply, &same) * servers),
+        earliest,
     }
 }
 
-fn why_not(
-    scene: &Scene,
-    other: &Offer,
-    chosen: &Offer,
-    lease: &Fresh,
-    (there, cost): (Money, Money),
-    earliest: Timestamp,
-) -> Problem {
-    let (name, instead_of) = (other.source.group, chosen.source.group);
+fn why_not(scene: &Scene, instead: &Instead, chosen: &Offer, lease: &Fresh, cost: Money) -> Problem {
+    let (other, name) = (instead.offer, instead.offer.source.group);
     if let Some(problem) = scene.unavailable.get(name) {
         return problem.clone();
     }
     let free = other.source.supply.free.len();
-    let taken = other.plan.fresh.iter();
-    let taken = taken
-        .filter(|other| other.from < lease.to && other.to > lease.from)
-        .count();
-    if taken >= free {
+    let leases = other.plan.fresh.iter();
+    let meanwhile = leases.filter(|other| other.from < lease.to && other.to > lease.from);
+    if meanwhile.count() >= free {
         let message = format!("all {free} servers of {name} that may be asked for are planned already");
         return Problem::new(Reason::CapacityExhausted, message);
     }
-    if earliest > lease.serves {
+    if instead.earliest > lease.serves {
         let message = format!(
-            "a server of {name} serves from {earliest} on, and is needed at {}",
-            lease.serves
+            "a server of {name} serves from {} on, and is needed at {}",
+            instead.earliest, lease.serves
         );
         return Problem::new(Reason::ComesTooLate, message);
     }
-    if there > cost {
+    if instead.cost > cost {
         return Problem::new(Reason::CostsMore, format!("{name} costs more"));
     }
-    let message = format!("{name} comes after {instead_of} in the placement order");
+    let message = format!("{name} comes after {} in the placement order", chosen.source.group);
     Problem::new(Reason::LaterInOrder, message)
 }
 

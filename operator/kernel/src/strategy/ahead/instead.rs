@@ -74,7 +74,7 @@ fn rejected(
     others.dedup_by_key(|instead| instead.offer.source.group);
     let rejected = others.into_iter().take(Decision::MAX_REJECTED).map(|instead| {
         let group = instead.offer.source.group;
-        let (count, there) = (instead.servers, instead.cost);
+        let (count, there) = (instead.count, instead.cost);
         let Problem { reason, message } = why_not(scene, &instead, chosen, lease, cost);
         Rejected {
             alternative: group.to_string(),
@@ -90,7 +90,8 @@ fn rejected(
 /// What it would be to serve the same from another group.
 struct Instead<'i, 'o, 'a> {
     offer: &'i Offer<'o, 'a>,
-    servers: f64,
+    /// So many servers carry the same.
+    count: f64,
     cost: Money,
     /// When a server that is asked for now serves.
     earliest: Timestamp,
@@ -99,7 +100,7 @@ struct Instead<'i, 'o, 'a> {
 fn instead<'i, 'o, 'a>(scene: &Scene, offer: &'i Offer<'o, 'a>, chosen: &Offer, lease: &Fresh) -> Instead<'i, 'o, 'a> {
     let supply = &offer.source.supply;
     let lead = supply.provision + supply.load;
-    let servers = (chosen.capacity / offer.capacity - 1e-9).ceil().max(1.0);
+    let count = (chosen.capacity / offer.capacity - 1e-9).ceil().max(1.0);
     let earliest = scene.now + lead;
     let serves = lease.serves.max(earliest);
     let same = Fresh {
@@ -110,8 +111,8 @@ fn instead<'i, 'o, 'a>(scene: &Scene, offer: &'i Offer<'o, 'a>, chosen: &Offer, 
     };
     Instead {
         offer,
-        servers,
-        cost: to_cents(price(supply, &same) * servers),
+        count,
+        cost: to_cents(price(supply, &same) * count),
         earliest,
     }
 }

@@ -36,6 +36,7 @@ mod bound;
 pub mod burn;
 pub mod bursts;
 mod course;
+mod divided;
 pub mod due;
 pub mod dwell;
 pub mod envelope;

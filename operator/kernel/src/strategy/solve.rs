@@ -82,14 +82,13 @@ impl Candidate {
 /// A good plan for `problem`, beginning with the `prices` of an earlier one if they fit.
 pub fn solve(problem: &Problem, prices: Option<&[Vec<f64>]>, effort: Effort) -> StrategicPlan {
     let mut solver = Solver::new(problem);
-    let ceiling = ceiling(problem);
-    let prices = start(problem, prices, ceiling);
+    let prices = start(&solver, prices);
     let mut divided = Relaxation::new(&solver, &prices);
-    divided.improve(&mut solver, effort.bounds, f64::INFINITY, ceiling);
+    divided.improve(&mut solver, effort.bounds, f64::INFINITY);
     let whole: Vec<usize> = (0..problem.classes.len())
         .filter(|&class| problem.classes[class].hourly > 0.0 && problem.classes[class].minimum_lease_s >= WHOLE_S)
         .collect();
-    let mut best = search(&mut solver, &divided.prices, &[], effort, ceiling);
+    let mut best = search(&mut solver, &divided.prices, &[], effort);
     for &class in &whole {
         let fresh = divided.fresh(class);
         for count in [fresh.floor(), fresh.ceil()] {
@@ -98,14 +97,14 @@ pub fn solve(problem: &Problem, prices: Option<&[Vec<f64>]>, effort: Effort) -> 
                 continue;
             }
             solver.limits[class] = 0;
-            let tried = search(&mut solver, &divided.prices, &frozen, effort, ceiling);
+            let tried = search(&mut solver, &divided.prices, &frozen, effort);
             solver.limits[class] = usize::MAX;
             if tried.beats(&best) {
                 best = tried;
             }
         }
     }
-    mend(&mut solver, &mut best, effort, ceiling);
+    mend(&mut solver, &mut best, effort);
     Local::new(&mut solver, &whole, effort.swaps).improve(&mut best, effort.trims);
     afford(&mut solver, &mut best);
     solver.settle(&mut best.standing);
@@ -122,7 +121,7 @@ pub fn solve(problem: &Problem, prices: Option<&[Vec<f64>]>, effort: Effort) -> 
         }
         let mut side = |count: f64, at_least: bool| {
             let mut side = divided.with(class, count, at_least);
-            side.improve(&mut solver, effort.bounds, cost, ceiling);
+            side.improve(&mut solver, effort.bounds, cost);
             side.best
         };
         let least = side(below, false).min(side(below + 1.0, true));
@@ -160,7 +159,6 @@ fn search(
     start: &[Vec<f64>],
     frozen: &[(usize, usize, Vec<Term>)],
     effort: Effort,
-    ceiling: f64,
 ) -> Candidate {
     let problem = solver.problem;
     let mut prices = start.to_vec();
@@ -190,7 +188,7 @@ fn search(
             standing: standing.clone(),
             prices: prices.clone(),
         };
-        let moved = adjust(problem, &standing.burnt, &mut prices, &mut brackets, ceiling);
+        let moved = adjust(solver, &standing.burnt, &mut prices, &mut brackets);
         if best.as_ref().is_none_or(|best| now.beats(best)) {
             best = Some(now);
         }
@@ -206,15 +204,15 @@ fn search(
 }
 
 /// Raises the price of every window whose budget does not hold yet, until it does or nothing more is worth its price.
-fn mend(solver: &mut Solver, best: &mut Candidate, effort: Effort, ceiling: f64) {
+fn mend(solver: &mut Solver, best: &mut Candidate, effort: Effort) {
     let mut now = best.clone();
     for _ in 0..effort.prices {
         let mut raised = false;
         for (pool, demand) in solver.problem.pools.iter().enumerate() {
             for (window, spec) in demand.windows.iter().enumerate() {
                 let price = &mut now.prices[pool][window];
-                if now.standing.burnt[pool][window] > spec.budget && *price < ceiling {
-                    *price = (*price * 1.5).min(ceiling);
+                if now.standing.burnt[pool][window] > spec.budget && *price < solver.ceilings[pool] {
+                    *price = (*price * 1.5).min(solver.ceilings[pool]);
                     raised = true;
                 }
             }
@@ -284,38 +282,10 @@ fn finish(solver: &Solver, best: Candidate, bound: f64) -> StrategicPlan {
     }
 }
 
-/// The highest sensible price: a whole lease for a twentieth of all requests. Of a window that cannot be saved no more is bought.
-fn ceiling(problem: &Problem) -> f64 {
-    let lease = problem
-        .classes
-        .iter()
-        .filter(|class| class.capacity.iter().any(Option::is_some))
-        .map(|class| {
-            (class.hourly + class.energy_hourly) * (class.minimum_lease_s / 3_600.0).max(1.0) + class.switch_cost
-        })
-        .fold(0.01, f64::max);
-    20.0 * lease / requests(problem).max(1.0)
-}
-
-fn requests(problem: &Problem) -> f64 {
-    let of = |slot: usize, arrivals: &[(f64, f64)]| -> f64 {
-        let rate: f64 = arrivals.iter().map(|(probability, rate)| probability * rate).sum();
-        rate * problem.length_s(slot)
-    };
-    problem
-        .pools
-        .iter()
-        .flat_map(|pool| pool.arrivals.iter().enumerate())
-        .map(|(slot, arrivals)| of(slot, arrivals))
-        .sum()
-}
-
-fn start(problem: &Problem, prices: Option<&[Vec<f64>]>, ceiling: f64) -> Vec<Vec<f64>> {
-    problem
-        .pools
-        .iter()
-        .enumerate()
-        .map(|(pool, demand)| {
+fn start(solver: &Solver, prices: Option<&[Vec<f64>]>) -> Vec<Vec<f64>> {
+    let pools = solver.problem.pools.iter().zip(&solver.ceilings).enumerate();
+    pools
+        .map(|(pool, (demand, &ceiling))| {
             (0..demand.windows.len())
                 .map(|window| {
                     let before = prices.and_then(|prices| prices.get(pool)?.get(window)).copied();
@@ -331,12 +301,12 @@ fn start(problem: &Problem, prices: Option<&[Vec<f64>]>, ceiling: f64) -> Vec<Ve
 
 /// Moves every price towards where its budget is just spent. False if nothing is left to move.
 fn adjust(
-    problem: &Problem,
+    solver: &Solver,
     burnt: &[Vec<f64>],
     prices: &mut [Vec<f64>],
     brackets: &mut [Vec<Bracket>],
-    ceiling: f64,
 ) -> bool {
+    let problem = solver.problem;
     let mut moved = false;
     let last = problem.pools.iter().map(|pool| pool.rank).max().unwrap_or(0);
     for (pool, demand) in problem.pools.iter().enumerate() {
@@ -345,6 +315,7 @@ fn adjust(
             let expected = burnt[pool][window];
             let before = *price;
             // Where servers run out, those who are served first outbid the others.
+            let ceiling = solver.ceilings[pool];
             let most = ceiling * weight(demand.rank) / weight(last);
             if expected > spec.budget {
                 bracket.low = bracket.low.max(before);

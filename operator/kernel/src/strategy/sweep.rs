@@ -65,6 +65,8 @@ pub(super) struct Solver<'a> {
     /// Per class: pools that may use it, and requests/s of one server.
     pub(super) users: Vec<Vec<(usize, f64)>>,
     losses: Vec<Loss>,
+    /// Per pool: the highest sensible price of a burnt request.
+    pub(super) ceilings: Vec<f64>,
     /// Classes in the order in which they are filled.
     order: Vec<usize>,
     /// Per class: units in the order of their turns.
@@ -118,6 +120,7 @@ impl<'a> Solver<'a> {
             window: window.collect(),
             losses: (0..problem.pools.len()).map(|pool| loss(problem, pool)).collect(),
             users,
+            ceilings: (0..problem.pools.len()).map(|pool| ceiling(problem, pool)).collect(),
             order,
             turns: problem.classes.iter().map(turns).collect(),
             limits: vec![usize::MAX; problem.classes.len()],
@@ -467,6 +470,25 @@ fn loss(problem: &Problem, pool: usize) -> Loss {
             Loss::Site(sites.len().max(1) as f64)
         }
     }
+}
+
+/// The highest sensible price of a pool's burnt requests: a whole lease for a twentieth of all its requests. Of a window that cannot be saved
+/// no more is bought.
+fn ceiling(problem: &Problem, pool: usize) -> f64 {
+    let lease = |class: &Class| {
+        (class.hourly + class.energy_hourly) * (class.minimum_lease_s / 3_600.0).max(1.0) + class.switch_cost
+    };
+    let usable = problem.classes.iter().filter(|class| class.capacity[pool].is_some());
+    let requests: f64 = problem.pools[pool]
+        .arrivals
+        .iter()
+        .enumerate()
+        .map(|(slot, arrivals)| {
+            let rate: f64 = arrivals.iter().map(|(probability, rate)| probability * rate).sum();
+            rate * problem.length_s(slot)
+        })
+        .sum();
+    20.0 * usable.map(lease).fold(0.01, f64::max) / requests.max(1.0)
 }
 
 /// Servers that are paid for longest come first: what they do is least open.

@@ -6,6 +6,7 @@ use super::course::Course;
 use super::grid::Term;
 use super::local::Local;
 use super::money::{afford, spent};
+use super::parts::size;
 use super::sweep::{Solver, Standing};
 use super::{Burnt, Problem, Shortfall, StrategicPlan};
 
@@ -53,6 +54,28 @@ impl Effort {
     };
 }
 
+/// Problems up to this size are given all the work that they are allowed; see [`size`].
+const SMALL: usize = 40_000;
+
+impl Effort {
+    /// The same for a problem of this size: the larger it is, the less often everything is gone through. No problem takes much more than
+    /// in proportion to its size.
+    pub(super) fn within(self, problem: &Problem) -> Self {
+        let size = size(problem).max(1);
+        let part = |work: u32, least: u32| {
+            let part = u64::from(work) * SMALL as u64 / size as u64;
+            work.min(u32::try_from(part).unwrap_or(u32::MAX).max(least))
+        };
+        Self {
+            prices: part(self.prices, 4),
+            turns: part(self.turns, 1),
+            trims: part(self.trims, 0),
+            bounds: part(self.bounds, self.bounds / 4),
+            swaps: part(self.swaps, 0),
+        }
+    }
+}
+
 /// Where the search for one window's price stands.
 #[derive(Clone, Copy, Debug)]
 struct Bracket {
@@ -79,17 +102,35 @@ impl Candidate {
     }
 }
 
-/// A good plan for `problem`, beginning with the `prices` of an earlier one if they fit.
-pub fn solve(problem: &Problem, prices: Option<&[Vec<f64>]>, effort: Effort) -> StrategicPlan {
+/// A good plan for a problem that does not fall apart.
+pub(super) fn whole(problem: &Problem, prices: Option<&[Vec<f64>]>, effort: Effort) -> StrategicPlan {
     let mut solver = Solver::new(problem);
     let prices = start(&solver, prices);
     let mut divided = Relaxation::new(&solver, &prices);
-    divided.improve(&mut solver, effort.bounds, f64::INFINITY);
-    let whole: Vec<usize> = (0..problem.classes.len())
-        .filter(|&class| problem.classes[class].hourly > 0.0 && problem.classes[class].minimum_lease_s >= WHOLE_S)
-        .collect();
-    let mut best = search(&mut solver, &divided.prices, &[], effort);
-    for &class in &whole {
+    // Prices of many pools that share servers find each other more slowly.
+    let shared = problem.pools.len() > 1;
+    divided.improve(&mut solver, effort.bounds * if shared { 3 } else { 1 }, f64::INFINITY);
+    let long = |&class: &usize| {
+        let spec = &problem.classes[class];
+        spec.hourly > 0.0 && spec.minimum_lease_s >= WHOLE_S
+    };
+    let mut whole: Vec<usize> = (0..problem.classes.len()).filter(long).collect();
+    let few = whole.len() * size(problem) <= SMALL;
+    // One pool's servers are found best from nothing, those that many share from what the divided optimum has.
+    let mut frozen = Vec::new();
+    if shared {
+        for class in 0..problem.classes.len() {
+            frozen.extend(freeze(problem, &divided, class, divided.fresh(class).round()));
+        }
+    }
+    let mut best = search(&mut solver, &divided.prices, &frozen, effort);
+    if shared && few {
+        let tried = search(&mut solver, &divided.prices, &[], effort);
+        if tried.beats(&best) {
+            best = tried;
+        }
+    }
+    for &class in whole.iter().filter(|_| few) {
         let fresh = divided.fresh(class);
         for count in [fresh.floor(), fresh.ceil()] {
             let frozen = freeze(problem, &divided, class, count);
@@ -110,6 +151,9 @@ pub fn solve(problem: &Problem, prices: Option<&[Vec<f64>]>, effort: Effort) -> 
     solver.settle(&mut best.standing);
     let cost = best.standing.cost;
     let mut bound = divided.best;
+    if !few {
+        whole.clear();
+    }
     for &class in &whole {
         if bound >= cost {
             break;

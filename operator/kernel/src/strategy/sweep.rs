@@ -6,6 +6,7 @@
 use super::burn::Outcomes;
 use super::course::{Course, Planner, Tariff};
 use super::grid::{Grid, Term};
+use super::ranking::{MANY, Ranking};
 use super::{Class, Problem, Unit};
 use crate::snapshot::Survive;
 
@@ -83,6 +84,10 @@ pub(super) struct Solver<'a> {
     /// Per pool × slot: capacity that is being added, and where that is not zero.
     changes: Vec<f64>,
     touched: Vec<usize>,
+    /// Where capacity has changed since they were last looked at by the ranking.
+    moved: Vec<usize>,
+    ranked: bool,
+    ranking: Ranking,
 }
 
 impl<'a> Solver<'a> {
@@ -133,6 +138,9 @@ impl<'a> Solver<'a> {
             keep: Vec::new(),
             changes: vec![0.0; problem.pools.len() * slots],
             touched: Vec::new(),
+            moved: Vec::new(),
+            ranked: false,
+            ranking: Ranking::default(),
         }
     }
 
@@ -195,6 +203,10 @@ impl<'a> Solver<'a> {
         let mut changed = false;
         for index in 0..self.order.len() {
             let class = self.order[index];
+            self.ranked = self.users[class].len() >= MANY;
+            if self.ranked {
+                self.rank(standing, class);
+            }
             // Identical servers that nobody wants need not be asked one by one.
             let mut unwanted: Option<Unit> = None;
             let mut left = self.limits[class];
@@ -210,7 +222,11 @@ impl<'a> Solver<'a> {
                     continue;
                 }
                 let before = self.take(standing, class, unit);
-                let course = self.respond(standing, class, unit);
+                let course = if self.ranked {
+                    self.respond_ranked(standing, class, unit)
+                } else {
+                    self.respond(standing, class, unit)
+                };
                 if course.terms.is_empty() {
                     unwanted = Some(kind);
                 } else if off {
@@ -220,7 +236,46 @@ impl<'a> Solver<'a> {
                 self.place(standing, class, unit, course);
             }
         }
+        self.ranked = false;
         changed
+    }
+
+    fn rank(&mut self, standing: &Standing, class: usize) {
+        let mut ranking = std::mem::take(&mut self.ranking);
+        ranking.build(self, standing, class);
+        self.ranking = ranking;
+        self.moved.clear();
+    }
+
+    /// The same as [`Solver::respond`], for the class that has been ranked and if nothing but its servers have moved since.
+    fn respond_ranked(&mut self, standing: &Standing, class: usize, unit: usize) -> Course {
+        let mut ranking = std::mem::take(&mut self.ranking);
+        ranking.update(self, standing, &self.moved);
+        self.moved.clear();
+        self.values.fill(0.0);
+        self.pools.fill(0);
+        for slot in 0..self.grid.slots {
+            if let Some((worth, index)) = ranking.first(slot) {
+                self.values[slot] = worth;
+                self.pools[slot] = u16::try_from(self.users[class][index].0).unwrap_or(u16::MAX);
+            }
+        }
+        self.ranking = ranking;
+        self.sweep(standing, class);
+        self.planner
+            .course(&self.grid, class, self.problem.classes[class].units[unit])
+    }
+
+    /// What another server of a class is worth to one of its pools in a slot; zero if that is not more than `least`.
+    pub(super) fn worth(&self, standing: &Standing, class: usize, index: usize, slot: usize, least: f64) -> f64 {
+        let (pool, each) = self.users[class][index];
+        let at = pool * self.grid.slots + slot;
+        let (price, burn) = (self.prices[at], standing.burn[at]);
+        if price * burn <= least {
+            return 0.0;
+        }
+        let with = self.effective(standing, at, Some((self.problem.classes[class].site, each)));
+        price * (burn - self.outcomes[at].at(with))
     }
 
     /// The best course of a server that stands aside at the moment.
@@ -400,6 +455,9 @@ impl<'a> Solver<'a> {
                 continue;
             }
             standing.capacity[at] += change;
+            if self.ranked {
+                self.moved.push(at);
+            }
             let burn = self.outcomes[at].at(self.effective(standing, at, None));
             let rise = burn - standing.burn[at];
             standing.burn[at] = burn;

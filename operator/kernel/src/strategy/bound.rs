@@ -13,11 +13,11 @@
 //! Leases are whole, though: if the divided optimum takes 7.4 leases of a class, then a plan takes at most 7 or at least 8, and the cheaper
 //! of both divided optima is a bound, too. A price on leases keeps the number on its side.
 
+use super::Unit;
 use super::course::Tariff;
 use super::divided::Division;
 use super::grid::Term;
 use super::sweep::Solver;
-use super::Unit;
 
 /// Servers of one kind, divided between courses.
 #[derive(Clone, Debug)]
@@ -144,6 +144,38 @@ impl Relaxation {
         }
     }
 
+    /// Lets all servers come a few at a time, each class's where they are worth most then: with many pools a far better beginning than none.
+    pub(super) fn fill(&mut self, solver: &mut Solver) {
+        for _ in 0..FILLS {
+            let mut swept = usize::MAX;
+            for index in 0..self.blocks.len() {
+                let (class, unit) = (self.blocks[index].class, self.blocks[index].unit);
+                if class != swept {
+                    self.division.look(solver, class);
+                    let timetable = &solver.grid.timetables[class];
+                    let tariff = Tariff::of(timetable);
+                    solver.planner.sweep(timetable, tariff, self.division.values(class));
+                    swept = class;
+                }
+                let terms = solver.planner.terms(&solver.grid, class, unit);
+                self.admit(solver, index, terms.clone());
+                let Block { courses, servers, .. } = &mut self.blocks[index];
+                let part = *servers / f64::from(FILLS);
+                let Some(to) = courses
+                    .iter()
+                    .position(|course| course.terms == terms)
+                    .filter(|&to| to > 0)
+                else {
+                    continue;
+                };
+                courses[0].servers = (courses[0].servers - part).max(0.0);
+                courses[to].servers += part;
+                let changes = changes(&courses[0].serves, &courses[to].serves);
+                self.division.change(solver, class, &changes, part);
+            }
+        }
+    }
+
     /// What the prices of now say of the cost of any plan. Every class finds the courses that are best at them.
     fn read(&mut self, solver: &mut Solver) -> f64 {
         let mut value = 0.0;
@@ -194,9 +226,13 @@ impl Relaxation {
 
     /// Moves parts of servers between courses, and between pools.
     fn shift_all(&mut self, solver: &Solver) {
-        for _ in 0..MOVES {
+        for pass in 0..MOVES {
             let mut index = 0;
             while let Some(class) = self.blocks.get(index).map(|block| block.class) {
+                // What is worth most has changed since with what other classes did.
+                if pass == 0 && solver.users[class].len() > 1 {
+                    self.division.look(solver, class);
+                }
                 while self.blocks.get(index).is_some_and(|block| block.class == class) {
                     self.shift(solver, index);
                     index += 1;
@@ -222,7 +258,11 @@ impl Relaxation {
         let toll = self.side.filter(|side| side.class == *class).map_or(0.0, |_| self.toll);
         let values = self.division.values(*class);
         let mut nets = Vec::with_capacity(courses.len());
-        nets.extend(courses.iter().map(|course| course.cost + toll * course.leases - course.earns(values)));
+        nets.extend(
+            courses
+                .iter()
+                .map(|course| course.cost + toll * course.leases - course.earns(values)),
+        );
         let least = nets.iter().copied().fold(f64::INFINITY, f64::min);
         let mut worst = [(0.0, usize::MAX); RELIEVED];
         for (index, (course, net)) in courses.iter().zip(&nets).enumerate() {
@@ -273,8 +313,7 @@ impl Relaxation {
         } else {
             all
         };
-        let fixed =
-            courses[best].cost + toll * courses[best].leases - courses[from].cost - toll * courses[from].leases;
+        let fixed = courses[best].cost + toll * courses[best].leases - courses[from].cost - toll * courses[from].leases;
         self.division.change(solver, class, &changes, part);
         for _ in 0..BACKTRACKS {
             let values = self.division.values(class);
@@ -411,6 +450,9 @@ const MOVES: u32 = 3;
 
 /// Times that a step is taken back in part.
 const BACKTRACKS: u32 = 3;
+
+/// Parts in which servers come at first.
+const FILLS: u32 = 8;
 
 /// Courses of a block that servers are moved from at a time.
 const RELIEVED: usize = 3;

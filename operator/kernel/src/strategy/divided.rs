@@ -89,25 +89,34 @@ impl Division {
         let range = class * self.slots..(class + 1) * self.slots;
         let (splits, values) = (&mut self.splits[range.clone()], &mut self.values[range]);
         let users = &solver.users[class];
-        values.fill(0.0);
-        let mut best = vec![0_u32; self.slots];
+        // Nothing is worth less than nothing.
+        let mut best = vec![[(0.0, u32::MAX); LOOKED_AT]; self.slots];
         for (index, &(pool, each)) in (0_u32..).zip(users) {
             let worth = &self.worth[pool * self.slots..(pool + 1) * self.slots];
-            for ((value, best), worth) in values.iter_mut().zip(&mut best).zip(worth) {
+            for (best, worth) in best.iter_mut().zip(worth) {
                 let worth = each * worth;
-                if worth > *value {
-                    *value = worth;
-                    *best = index;
+                if worth > best[LOOKED_AT - 1].0 {
+                    let mut at = LOOKED_AT - 1;
+                    while at > 0 && worth > best[at - 1].0 {
+                        best[at] = best[at - 1];
+                        at -= 1;
+                    }
+                    best[at] = (worth, index);
                 }
             }
         }
-        if users.is_empty() {
-            return;
-        }
-        for (split, best) in splits.iter_mut().zip(best) {
-            split.retain(|&(index, servers)| servers > 0.0 || index == best);
-            if !split.iter().any(|&(index, _)| index == best) {
-                split.push((best, 0.0));
+        for ((split, value), best) in splits.iter_mut().zip(values).zip(best) {
+            let is_best = |index: u32| best.iter().any(|&(_, good)| good == index);
+            split.retain(|&(index, servers)| servers > 0.0 || is_best(index));
+            *value = best[0].0;
+            for (_, index) in best {
+                if index < u32::MAX && !split.iter().any(|&(known, _)| known == index) {
+                    split.push((index, 0.0));
+                }
+            }
+            // Where nothing is worth anything somebody has to have it.
+            if split.is_empty() && !users.is_empty() {
+                split.push((0, 0.0));
             }
         }
     }
@@ -208,7 +217,11 @@ impl Division {
             return;
         }
         let bend = self.bend_of(split[best].0, slot, users) + self.bend_of(index, slot, users);
-        let mut part = if bend > 0.0 { (gain / bend).min(all) } else { all };
+        let mut part = if bend > 0.0 && all > CRUMB {
+            (gain / bend).min(all)
+        } else {
+            all
+        };
         self.swap(solver, class, slot, (from, best), part);
         for _ in 0..BACKTRACKS {
             let split = &self.splits[class * self.slots + slot];
@@ -284,6 +297,12 @@ impl Division {
         self.bend[at] = price * bend * share * share;
     }
 }
+
+/// So little of a server is moved as a whole.
+const CRUMB: f64 = 1e-3;
+
+/// So many pools that pay best are considered at a time.
+const LOOKED_AT: usize = 4;
 
 /// Times that a step is taken back in part.
 const BACKTRACKS: u32 = 3;

@@ -68,17 +68,23 @@ impl Part {
             let named = |pool: Option<usize>| pool.and_then(|pool| self.pools.get(pool).copied());
             plan.serves[class] = serves.into_iter().map(named).collect();
         }
-        let figures = part.windows.into_iter().zip(part.prices).zip(part.spending).zip(part.pool_costs);
+        let figures = part
+            .windows
+            .into_iter()
+            .zip(part.prices)
+            .zip(part.spending)
+            .zip(part.pool_costs);
         for (&pool, (((windows, prices), spending), cost)) in self.pools.iter().zip(figures) {
             plan.windows[pool] = windows;
             plan.prices[pool] = prices;
             plan.spending[pool] = spending;
             plan.pool_costs[pool] = cost;
         }
-        plan.shortfalls.extend(part.shortfalls.into_iter().map(|short| super::Shortfall {
-            pool: self.pools[short.pool],
-            ..short
-        }));
+        plan.shortfalls
+            .extend(part.shortfalls.into_iter().map(|short| super::Shortfall {
+                pool: self.pools[short.pool],
+                ..short
+            }));
     }
 }
 
@@ -138,7 +144,11 @@ fn parts(problem: &Problem) -> Vec<Part> {
 /// Checks of pools × slots that one turn of all servers takes, about: what a problem's size is measured in.
 pub(super) fn size(problem: &Problem) -> usize {
     let of = |class: &super::Class| {
-        let kinds = class.units.iter().filter(|unit| !matches!(unit, Unit::Fixed { .. })).count();
+        let kinds = class
+            .units
+            .iter()
+            .filter(|unit| !matches!(unit, Unit::Fixed { .. }))
+            .count();
         class.capacity.iter().flatten().count() + kinds
     };
     let classes: usize = problem.classes.iter().map(of).sum();

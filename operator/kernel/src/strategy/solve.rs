@@ -70,7 +70,7 @@ impl Effort {
             prices: part(self.prices, 4),
             turns: part(self.turns, 1),
             trims: part(self.trims, 0),
-            bounds: part(self.bounds, self.bounds / 4),
+            bounds: part(self.bounds, self.bounds * 5 / 8),
             swaps: part(self.swaps, 0),
         }
     }
@@ -107,9 +107,11 @@ pub(super) fn whole(problem: &Problem, prices: Option<&[Vec<f64>]>, effort: Effo
     let mut solver = Solver::new(problem);
     let prices = start(&solver, prices);
     let mut divided = Relaxation::new(&solver, &prices);
-    // Prices of many pools that share servers find each other more slowly.
     let shared = problem.pools.len() > 1;
-    divided.improve(&mut solver, effort.bounds * if shared { 3 } else { 1 }, f64::INFINITY);
+    if shared {
+        divided.fill(&mut solver);
+    }
+    divided.improve(&mut solver, effort.bounds, f64::INFINITY);
     let long = |&class: &usize| {
         let spec = &problem.classes[class];
         spec.hourly > 0.0 && spec.minimum_lease_s >= WHOLE_S
@@ -146,6 +148,7 @@ pub(super) fn whole(problem: &Problem, prices: Option<&[Vec<f64>]>, effort: Effo
         }
     }
     mend(&mut solver, &mut best, effort);
+
     Local::new(&mut solver, &whole, effort.swaps).improve(&mut best, effort.trims);
     afford(&mut solver, &mut best);
     solver.settle(&mut best.standing);
@@ -198,18 +201,14 @@ fn freeze(problem: &Problem, divided: &Relaxation, class: usize, count: f64) -> 
 }
 
 /// Moves prices from `start` on until every budget is just held by servers that take turns.
-fn search(
-    solver: &mut Solver,
-    start: &[Vec<f64>],
-    frozen: &[(usize, usize, Vec<Term>)],
-    effort: Effort,
-) -> Candidate {
+fn search(solver: &mut Solver, start: &[Vec<f64>], frozen: &[(usize, usize, Vec<Term>)], effort: Effort) -> Candidate {
     let problem = solver.problem;
     let mut prices = start.to_vec();
     let bracket = Bracket {
         low: 0.0,
         high: f64::INFINITY,
-        factor: 1.25,
+        // Pools that share servers take them from each other: their prices move with care.
+        factor: if solver.problem.pools.len() > 1 { 1.1 } else { 1.25 },
     };
     let mut brackets: Vec<Vec<Bracket>> = prices.iter().map(|windows| vec![bracket; windows.len()]).collect();
     let mut standing = solver.sunk();
@@ -344,14 +343,10 @@ fn start(solver: &Solver, prices: Option<&[Vec<f64>]>) -> Vec<Vec<f64>> {
 }
 
 /// Moves every price towards where its budget is just spent. False if nothing is left to move.
-fn adjust(
-    solver: &Solver,
-    burnt: &[Vec<f64>],
-    prices: &mut [Vec<f64>],
-    brackets: &mut [Vec<Bracket>],
-) -> bool {
+fn adjust(solver: &Solver, burnt: &[Vec<f64>], prices: &mut [Vec<f64>], brackets: &mut [Vec<Bracket>]) -> bool {
     let problem = solver.problem;
     let mut moved = false;
+    let growth = if problem.pools.len() > 1 { 1.3 } else { 2.0 };
     let last = problem.pools.iter().map(|pool| pool.rank).max().unwrap_or(0);
     for (pool, demand) in problem.pools.iter().enumerate() {
         for (window, spec) in demand.windows.iter().enumerate() {
@@ -376,11 +371,11 @@ fn adjust(
             *price = match (bracket.low > 0.0, bracket.high.is_finite()) {
                 (true, true) => (bracket.low * bracket.high).sqrt(),
                 (true, false) => {
-                    bracket.factor *= bracket.factor;
+                    bracket.factor = libm::pow(bracket.factor, growth);
                     before * bracket.factor
                 }
                 (false, _) => {
-                    bracket.factor *= bracket.factor;
+                    bracket.factor = libm::pow(bracket.factor, growth);
                     before / bracket.factor
                 }
             }

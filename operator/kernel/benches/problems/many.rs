@@ -74,7 +74,7 @@ impl Size {
         let region = group % self.regions;
         let may_use = |pool: usize| {
             let near = pool % self.regions == region;
-            near && ((pool / self.regions + group / self.regions) % 2 == 0 || self.groups < 4)
+            near && (pool / self.regions + group / self.regions).is_multiple_of(2)
         };
         Class {
             tier: u32::from(kind != 0),
@@ -115,6 +115,7 @@ fn demand(boundaries_s: &[f64], pool: usize, size: f64) -> Demand {
         miss_value: 0.0,
         survive: Survive::None,
         rank: 0,
+        most: u32::MAX,
         budgets: Vec::new(),
     }
 }

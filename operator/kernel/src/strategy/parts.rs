@@ -25,6 +25,7 @@ pub fn solve(problem: &Problem, prices: Option<&[Vec<f64>]>, effort: Effort) -> 
         prices: vec![Vec::new(); problem.pools.len()],
         cost: 0.0,
         spending: vec![Vec::new(); problem.pools.len()],
+        forgone: vec![0.0; problem.pools.len()],
         shortfalls: Vec::new(),
         pool_costs: vec![0.0; problem.pools.len()],
         bound: 0.0,
@@ -34,6 +35,7 @@ pub fn solve(problem: &Problem, prices: Option<&[Vec<f64>]>, effort: Effort) -> 
         let start: Option<Vec<Vec<f64>>> = prices.map(|_| part.pools.iter().map(of).collect());
         part.join(&mut plan, whole(&part.cut(problem), start.as_deref(), effort));
     }
+    plan.bound = plan.bound.min(plan.cost);
     plan.shortfalls
         .sort_by_key(|short| (problem.pools[short.pool].rank, short.pool, short.window));
     plan
@@ -73,12 +75,14 @@ impl Part {
             .into_iter()
             .zip(part.prices)
             .zip(part.spending)
-            .zip(part.pool_costs);
-        for (&pool, (((windows, prices), spending), cost)) in self.pools.iter().zip(figures) {
+            .zip(part.pool_costs)
+            .zip(part.forgone);
+        for (&pool, ((((windows, prices), spending), cost), forgone)) in self.pools.iter().zip(figures) {
             plan.windows[pool] = windows;
             plan.prices[pool] = prices;
             plan.spending[pool] = spending;
             plan.pool_costs[pool] = cost;
+            plan.forgone[pool] = forgone;
         }
         plan.shortfalls
             .extend(part.shortfalls.into_iter().map(|short| super::Shortfall {

@@ -150,7 +150,7 @@ pub(super) fn whole(problem: &Problem, prices: Option<&[Vec<f64>]>, effort: Effo
     mend(&mut solver, &mut best, effort);
 
     Local::new(&mut solver, &whole, effort.swaps).improve(&mut best, effort.trims);
-    afford(&mut solver, &mut best);
+    let forgone = afford(&mut solver, &mut best);
     solver.settle(&mut best.standing);
     let cost = best.standing.cost;
     let mut bound = divided.best;
@@ -174,7 +174,10 @@ pub(super) fn whole(problem: &Problem, prices: Option<&[Vec<f64>]>, effort: Effo
         let least = side(below, false).min(side(below + 1.0, true));
         bound = bound.max(least);
     }
-    finish(&solver, best, bound.clamp(0.0, cost))
+    StrategicPlan {
+        forgone,
+        ..finish(&solver, best, bound.clamp(0.0, cost))
+    }
 }
 
 /// Leases of at least so long are tried one more and one less.
@@ -317,6 +320,7 @@ fn finish(solver: &Solver, best: Candidate, bound: f64) -> StrategicPlan {
         serves: assignment.serves,
         windows,
         spending: spent(solver, &best.standing),
+        forgone: Vec::new(),
         shortfalls,
         prices: best.prices,
         cost: best.standing.cost,

@@ -10,17 +10,22 @@ use super::ranking::{MANY, Ranking};
 use super::{Class, Problem, Unit};
 use crate::snapshot::Survive;
 
+/// A server that is on and serves no pool in a slot.
+const NOBODY: u16 = u16::MAX;
+
 /// What all servers do, and what follows.
 #[derive(Clone, Debug)]
 pub(super) struct Standing {
     /// Per class, per unit.
     pub(super) courses: Vec<Vec<Course>>,
-    /// Per class, per unit, per slot: which pool it serves. Empty with one pool.
+    /// Per class, per unit, per slot: which pool it serves. Empty where there is nothing to choose.
     serves: Vec<Vec<Vec<u16>>>,
     /// Per pool × slot: requests/s at saturation of all that serve.
     capacity: Vec<f64>,
     /// Per pool, per slot × site: the same, for pools that are to survive the loss of a site.
     sites: Vec<Vec<f64>>,
+    /// Per pool × slot: servers that serve it. Empty where there is nothing to choose.
+    counts: Vec<u32>,
     /// Per pool × slot: expected burn.
     burn: Vec<f64>,
     /// Per pool, per window: expected burn.
@@ -68,6 +73,8 @@ pub(super) struct Solver<'a> {
     losses: Vec<Loss>,
     /// Per pool: the highest sensible price of a burnt request.
     pub(super) ceilings: Vec<f64>,
+    /// Whether servers have a choice: several pools, or one that may not have them all.
+    chooses: bool,
     /// Classes in the order in which they are filled.
     order: Vec<usize>,
     /// Per class: units in the order of their turns.
@@ -116,6 +123,11 @@ impl<'a> Solver<'a> {
                     .collect()
             })
             .collect();
+        let all = |pool: &super::Demand| {
+            let units = problem.classes.iter().map(|class| class.units.len());
+            usize::try_from(pool.most).is_ok_and(|most| units.sum::<usize>() > most)
+        };
+        let chooses = problem.pools.len() > 1 || problem.pools.iter().any(all);
         let mut order: Vec<usize> = (0..problem.classes.len()).collect();
         order.sort_by_key(|&class| (problem.classes[class].tier, class));
         Self {
@@ -126,6 +138,7 @@ impl<'a> Solver<'a> {
             losses: (0..problem.pools.len()).map(|pool| loss(problem, pool)).collect(),
             users,
             ceilings: (0..problem.pools.len()).map(|pool| ceiling(problem, pool)).collect(),
+            chooses,
             order,
             turns: problem.classes.iter().map(turns).collect(),
             limits: vec![usize::MAX; problem.classes.len()],
@@ -174,6 +187,11 @@ impl<'a> Solver<'a> {
                     Loss::Nothing | Loss::Server(_) => Vec::new(),
                 })
                 .collect(),
+            counts: if self.chooses {
+                vec![0; slots * pools]
+            } else {
+                Vec::new()
+            },
             burn: Vec::new(),
             burnt: problem.pools.iter().map(|pool| vec![0.0; pool.windows.len()]).collect(),
             watts: vec![vec![0.0; slots]; problem.power_limits.len()],
@@ -203,8 +221,8 @@ impl<'a> Solver<'a> {
         let mut changed = false;
         for index in 0..self.order.len() {
             let class = self.order[index];
-            self.ranked = self.users[class].len() >= MANY;
-            if self.ranked {
+            self.ranked = false;
+            if self.users[class].len() >= MANY {
                 self.rank(standing, class);
             }
             // Identical servers that nobody wants need not be asked one by one.
@@ -240,25 +258,33 @@ impl<'a> Solver<'a> {
         changed
     }
 
-    fn rank(&mut self, standing: &Standing, class: usize) {
+    /// Ranks the pools of a class.
+    pub(super) fn rank(&mut self, standing: &Standing, class: usize) {
         let mut ranking = std::mem::take(&mut self.ranking);
         ranking.build(self, standing, class);
         self.ranking = ranking;
+        self.ranked = true;
         self.moved.clear();
     }
 
     /// The same as [`Solver::respond`], for the class that has been ranked and if nothing but its servers have moved since.
-    fn respond_ranked(&mut self, standing: &Standing, class: usize, unit: usize) -> Course {
+    pub(super) fn respond_ranked(&mut self, standing: &Standing, class: usize, unit: usize) -> Course {
         let mut ranking = std::mem::take(&mut self.ranking);
         ranking.update(self, standing, &self.moved);
         self.moved.clear();
-        self.values.fill(0.0);
-        self.pools.fill(0);
         for slot in 0..self.grid.slots {
-            if let Some((worth, index)) = ranking.first(slot) {
-                self.values[slot] = worth;
-                self.pools[slot] = u16::try_from(self.users[class][index].0).unwrap_or(u16::MAX);
-            }
+            let users = &self.users[class];
+            let (worth, first) = match ranking.first(slot) {
+                Some((worth, index)) => (worth, Some(&users[index])),
+                None => (
+                    0.0,
+                    users
+                        .iter()
+                        .find(|(pool, _)| !self.is_full(standing, pool * self.grid.slots + slot)),
+                ),
+            };
+            self.values[slot] = worth;
+            self.pools[slot] = first.map_or(NOBODY, |&(pool, _)| u16::try_from(pool).unwrap_or(NOBODY));
         }
         self.ranking = ranking;
         self.sweep(standing, class);
@@ -266,12 +292,24 @@ impl<'a> Solver<'a> {
             .course(&self.grid, class, self.problem.classes[class].units[unit])
     }
 
+    /// What was found last: per slot, what a server is worth and to which pool.
+    #[cfg(test)]
+    pub(super) fn found(&self) -> (&[f64], &[u16]) {
+        (&self.values, &self.pools)
+    }
+
+    /// Whether a pool has all the servers that it may have in a slot.
+    fn is_full(&self, standing: &Standing, at: usize) -> bool {
+        let most = self.problem.pools[at / self.grid.slots].most;
+        standing.counts.get(at).is_some_and(|count| *count >= most)
+    }
+
     /// What another server of a class is worth to one of its pools in a slot; zero if that is not more than `least`.
     pub(super) fn worth(&self, standing: &Standing, class: usize, index: usize, slot: usize, least: f64) -> f64 {
         let (pool, each) = self.users[class][index];
         let at = pool * self.grid.slots + slot;
         let (price, burn) = (self.prices[at], standing.burn[at]);
-        if price * burn <= least {
+        if price * burn <= least || self.is_full(standing, at) {
             return 0.0;
         }
         let with = self.effective(standing, at, Some((self.problem.classes[class].site, each)));
@@ -317,12 +355,18 @@ impl<'a> Solver<'a> {
     fn value(&mut self, standing: &Standing, class: usize) {
         let site = self.problem.classes[class].site;
         self.values.fill(0.0);
-        self.pools.fill(0);
+        self.pools.fill(NOBODY);
         for &(pool, each) in &self.users[class] {
             let index = u16::try_from(pool).unwrap_or(u16::MAX);
             let first = pool * self.grid.slots;
             for slot in 0..self.grid.slots {
                 let at = first + slot;
+                if self.is_full(standing, at) {
+                    continue;
+                }
+                if self.pools[slot] == NOBODY {
+                    self.pools[slot] = index;
+                }
                 let (price, burn) = (self.prices[at], standing.burn[at]);
                 if price * burn <= self.values[slot] {
                     continue;
@@ -339,7 +383,7 @@ impl<'a> Solver<'a> {
 
     /// Puts a server on its course, where [`Solver::value`] saw it worth most.
     pub(super) fn place(&mut self, standing: &mut Standing, class: usize, unit: usize, course: Course) {
-        if self.problem.pools.len() > 1 {
+        if self.chooses {
             standing.serves[class][unit].clone_from(&self.pools);
         }
         self.replace(standing, class, unit, course);
@@ -364,6 +408,16 @@ impl<'a> Solver<'a> {
             || !terms
                 .iter()
                 .any(|term| standing.watts[spec.site][term.from..term.to()].iter().any(exceeded))
+    }
+
+    /// Whether the pools that a server serves have room for it on another course of it.
+    pub(super) fn has_room(&self, standing: &Standing, class: usize, unit: usize, terms: &[Term]) -> bool {
+        let full = |(slot, _)| {
+            let pool = standing.pool(class, unit, slot);
+            let count = standing.counts.get(pool * self.grid.slots + slot);
+            count.is_some_and(|count| *count >= self.problem.pools[pool].most)
+        };
+        !terms.iter().flat_map(|term| term.serves.slots()).any(full)
     }
 
     /// Puts a server on another course, for the pools that it serves.
@@ -433,9 +487,13 @@ impl<'a> Solver<'a> {
                     continue;
                 };
                 let more = sign * share * each;
-                let change = &mut self.changes[pool * self.grid.slots + slot];
+                let at = pool * self.grid.slots + slot;
+                if let Some(count) = standing.counts.get_mut(at) {
+                    *count = count.saturating_add_signed(if sign > 0.0 { 1 } else { -1 });
+                }
+                let change = &mut self.changes[at];
                 if change.abs() <= 0.0 {
-                    self.touched.push(pool * self.grid.slots + slot);
+                    self.touched.push(at);
                 }
                 *change += more;
                 if let Some(here) = standing.sites[pool].get_mut(slot * self.sites + spec.site) {
@@ -450,14 +508,14 @@ impl<'a> Solver<'a> {
         let mut touched = std::mem::take(&mut self.touched);
         for &at in &touched {
             let change = std::mem::take(&mut self.changes[at]);
+            if self.ranked {
+                self.moved.push(at);
+            }
             // Where a server serves before and after, nothing changes.
             if change.abs() < 1e-12 {
                 continue;
             }
             standing.capacity[at] += change;
-            if self.ranked {
-                self.moved.push(at);
-            }
             let burn = self.outcomes[at].at(self.effective(standing, at, None));
             let rise = burn - standing.burn[at];
             standing.burn[at] = burn;

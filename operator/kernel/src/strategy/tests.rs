@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod limits;
+mod many;
 
 use std::ops::Range;
 
@@ -68,6 +69,7 @@ fn demand(problem: &[f64], rate: impl Fn(f64) -> f64, windows: Vec<(Range<usize>
         miss_value: 0.0,
         survive: Survive::None,
         rank: 0,
+        most: u32::MAX,
         budgets: Vec::new(),
     }
 }

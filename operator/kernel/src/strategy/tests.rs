@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod limits;
+mod many;
 
 use std::ops::Range;
 
@@ -132,15 +133,15 @@ fn what_may_turn_out_not_to_be_needed_is_leased_as_late_as_it_serves_as_well() {
     // A lease of a day that begins at any time up to the sixth hour has the peak within its term.
     let rate = |at: f64| {
         if (6.0 * HOUR..12.0 * HOUR).contains(&at) {
-            1.7
+            1.5
         } else {
-            0.85
+            0.6
         }
     };
     let pool = one_window(&boundaries, rate, 0.0001);
     let mut problem = problem(boundaries, vec![owned(1), hosted(4)], pool);
     problem.change_hourly = 0.02;
-    let plan = solve(&problem, None, Effort::REPLAN);
+    let plan = solve(&problem, None, Effort::COLD);
     assert!(plan.holds(), "{:?}", plan.windows);
     let found = legs(&plan, 1);
     let [lease] = &found[..] else { panic!("{found:?}") };

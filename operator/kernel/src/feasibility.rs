@@ -8,6 +8,7 @@
 #[cfg(test)]
 mod tests;
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use crate::capacity::{self, Unreachable, duration};
@@ -15,7 +16,7 @@ use crate::catalogue::Catalogue;
 use crate::names::{GroupName, SiteName};
 use crate::performance::{Performance, performance};
 use crate::reason::{Problem, Reason};
-use crate::snapshot::{Demand, Group, LengthMix, Metric, Pool, Site, Use};
+use crate::snapshot::{Demand, Group, LengthMix, MachineKey, Metric, Pool, Site, Use};
 use crate::time::{Span, Timestamp};
 
 /// Lengths that were measured longer ago than this refuse nothing any more.
@@ -39,6 +40,16 @@ pub struct Feasibility<'a> {
     catalogue: &'a Catalogue,
     lengths: LengthMix,
     source: LengthSource,
+    /// Hundreds of groups are of a handful of machines.
+    machines: RefCell<Vec<Judged>>,
+}
+
+/// What a machine does for the pool, and which objective it does not meet even without load.
+#[derive(Clone, Debug)]
+struct Judged {
+    machine: MachineKey,
+    performance: Result<Performance, Problem>,
+    unreachable: Option<Unreachable>,
 }
 
 impl<'a> Feasibility<'a> {
@@ -56,6 +67,7 @@ impl<'a> Feasibility<'a> {
             catalogue,
             lengths: lengths.within_context(pool.model.context_tokens),
             source,
+            machines: RefCell::default(),
         }
     }
 
@@ -87,12 +99,30 @@ impl<'a> Feasibility<'a> {
 
     /// What servers of `group` do for the pool, if it fits them.
     pub fn performance(&self, group: &Group) -> Result<Performance, Problem> {
-        performance(self.catalogue, &self.pool.model, &group.machine, &self.pool.performance)
+        self.judged(&group.machine, |judged| judged.performance.clone())
+    }
+
+    /// What is found of a machine, which is found once.
+    fn judged<T>(&self, machine: &MachineKey, of: impl Fn(&Judged) -> T) -> T {
+        if let Some(judged) = self.machines.borrow().iter().find(|judged| judged.machine == *machine) {
+            return of(judged);
+        }
+        let pool = self.pool;
+        let performance = performance(self.catalogue, &pool.model, machine, &pool.performance);
+        let unloaded = |found: &Performance| capacity::unloaded(found, &self.lengths, &pool.objectives).err();
+        let judged = Judged {
+            machine: machine.clone(),
+            unreachable: performance.as_ref().ok().and_then(unloaded),
+            performance,
+        };
+        let found = of(&judged);
+        self.machines.borrow_mut().push(judged);
+        found
     }
 
     /// Why an objective is out of reach on servers of `group` even without load, if it is, with these lengths.
     pub fn doubt(&self, group: &Group, performance: &Performance) -> Option<Problem> {
-        let unreachable = capacity::unloaded(performance, &self.lengths, &self.pool.objectives).err()?;
+        let unreachable = self.judged(&group.machine, |judged| judged.unreachable)?;
         Some(unreachable_objective(&unreachable, group, performance))
     }
 

@@ -6,6 +6,7 @@
 //!
 //! # Guarantees
 //! - Only a leader reads or writes. No pass waits for a write.
+//! - A leader that is told to end leaves nothing unwritten; one that is killed loses one batch, which is a gap afterwards.
 //! - Nothing is written that is stored already, and nothing while nothing was read: a past that cannot be reached is not overwritten.
 //! - What cannot be read is said and begun anew, part by part: a broken ledger costs no history, a broken pool no other one.
 //! - Objects of pools that are gone are deleted.
@@ -229,6 +230,12 @@ impl Histories {
                 Arc::make_mut(&mut kept.past).prices.clone_from(&planned.prices);
             }
         }
+        for (id, known) in &ahead.calibrations {
+            if let Some(kept) = self.pools.get_mut(id) {
+                Arc::make_mut(&mut kept.past).calibrations.clone_from(known);
+                kept.news = true;
+            }
+        }
     }
 
     /// Sends a batch out if it is time, and deletes what belongs to pools that are gone. Gives what has become of earlier ones.
@@ -282,27 +289,44 @@ impl Histories {
         jobs
     }
 
+    /// Sends out at once what has not gone out yet, and waits until it has: the last words of a leader that ends.
+    pub(crate) async fn flush(&mut self, ahead: Option<&Arc<Ahead>>) {
+        while let Some(joined) = self.writing.join_next().await {
+            self.note(&joined.unwrap_or_default());
+        }
+        if self.is_read() {
+            let jobs = self.batch(ahead);
+            let written = objects::carry_out(&self.hub, jobs).await;
+            self.note(&written);
+        }
+    }
+
     fn finished(&mut self) -> Vec<Written> {
         let mut all = Vec::new();
         while let Some(joined) = self.writing.try_join_next() {
             let Ok(written) = joined else { continue };
-            for each in &written {
-                match &each.key {
-                    Key::Plan if each.digest.is_some() => self.plan = each.digest,
-                    Key::Plan => {}
-                    Key::Pool(uid) => {
-                        if let Some(kept) = self.pools.values_mut().find(|kept| kept.uid == *uid) {
-                            kept.stored = each.digest.or(kept.stored);
-                            kept.news |= each.outcome == objects::FAILED;
-                        } else if each.outcome == objects::FAILED {
-                            self.leftovers.push(each.key.clone());
-                        }
-                    }
-                }
-            }
+            self.note(&written);
             all.extend(written);
         }
         all
+    }
+
+    /// Takes in what became of writes.
+    fn note(&mut self, written: &[Written]) {
+        for each in written {
+            match &each.key {
+                Key::Plan if each.digest.is_some() => self.plan = each.digest,
+                Key::Plan => {}
+                Key::Pool(uid) => {
+                    if let Some(kept) = self.pools.values_mut().find(|kept| kept.uid == *uid) {
+                        kept.stored = each.digest.or(kept.stored);
+                        kept.news |= each.outcome == objects::FAILED;
+                    } else if each.outcome == objects::FAILED {
+                        self.leftovers.push(each.key.clone());
+                    }
+                }
+            }
+        }
     }
 }
 

@@ -23,6 +23,7 @@ use pomarium_kernel::planning;
 use pomarium_kernel::reason::{Problem, Reason};
 use pomarium_kernel::snapshot::Snapshot;
 use pomarium_kernel::time::{Span, Timestamp};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use tracing::{debug, error, info};
 
@@ -207,12 +208,13 @@ pub(crate) struct Loop<E> {
     pub(crate) tick: Span,
     pub(crate) gate: Gate,
     pub(crate) trigger: Trigger,
+    pub(crate) stop: Arc<Notify>,
     pub(crate) health: Health,
     pub(crate) telemetry: Telemetry,
 }
 
 impl<E: Execute> Loop<E> {
-    /// Runs until dropped.
+    /// Runs until told to stop, or dropped.
     pub(crate) async fn run(mut self) {
         let mut waiting_for = String::new();
         loop {
@@ -230,7 +232,15 @@ impl<E: Execute> Loop<E> {
             tokio::select! {
                 () = self.trigger.changed() => tokio::time::sleep(COALESCE).await,
                 () = tokio::time::sleep(pause) => {}
+                () = self.stop.notified() => return self.end().await,
             }
+        }
+    }
+
+    /// Leaves behind what a successor needs.
+    async fn end(&mut self) {
+        if self.gate.is_open() {
+            self.histories.flush(self.strategist.newest()).await;
         }
     }
 

@@ -179,6 +179,51 @@ async fn a_restarted_operator_knows_what_the_one_before_it_had_learnt_and_planne
 }
 
 #[tokio::test]
+async fn a_leader_that_ends_leaves_nothing_unwritten() {
+    let store = Store::default();
+    let mut first = Histories::new(hub(&store.client()));
+    first.flush(None).await;
+    assert_eq!(store.writes(), Vec::<String>::new(), "nothing was read yet");
+    first.read(&existing(), NOW).await;
+    let now = learn(&mut first, NOW, 10);
+    first.planned(&plan());
+    assert!(settle(&mut first, &existing(), None, now).await.is_empty(), "too soon");
+    first.flush(Some(&plan())).await;
+
+    let mut second = Histories::new(hub(&store.client()));
+    assert_eq!(second.read(&existing(), now).await.as_ref(), Some(plan().as_ref()));
+    assert_eq!(second.pasts(), first.pasts());
+    assert_eq!(second.pasts()[&chat()].history.recorded_until(), Some(now));
+}
+
+#[tokio::test]
+async fn what_a_killed_leader_had_not_written_is_a_gap_and_not_silence() {
+    let store = Store::default();
+    let mut first = Histories::new(hub(&store.client()));
+    first.read(&existing(), NOW).await;
+    let now = learn(&mut first, NOW, 20);
+    settle(&mut first, &existing(), None, now).await;
+    learn(&mut first, now, 19);
+    drop(first);
+
+    let back = now + BATCH;
+    let mut second = Histories::new(hub(&store.client()));
+    second.read(&existing(), back).await;
+    learn(&mut second, back, 20);
+    let pasts = second.pasts();
+    let measured = |from: Timestamp, until: Timestamp| -> u64 {
+        let within = pasts[&chat()]
+            .history
+            .fine()
+            .filter(|(at, _)| (from..until).contains(at));
+        within.map(|(_, bucket)| u64::from(bucket.measured_ms)).sum()
+    };
+    assert_eq!(measured(NOW, now), BATCH.as_millis(), "what was written is known");
+    assert_eq!(measured(now, back), 0, "one batch is a gap");
+    assert_eq!(measured(back, back + BATCH), BATCH.as_millis(), "and it goes on");
+}
+
+#[tokio::test]
 async fn batches_are_rare_and_nothing_is_written_that_is_stored_already() {
     let store = Store::default();
     let mut histories = Histories::new(hub(&store.client()));

@@ -70,6 +70,7 @@ impl Size {
                     miss_value: 0.0,
                     survive: Survive::None,
                     rank: 0,
+                    most: u32::MAX,
                     budgets: Vec::new(),
                 }
             })

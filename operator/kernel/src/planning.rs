@@ -7,7 +7,7 @@
 //!
 //! | step | module |
 //! |---|---|
-//! | index the snapshot, and see where anything may be done at all | `world`, `stock` |
+//! | index the snapshot, and see where anything may be done at all | `world`, `stock`, `power` |
 //! | for each pool, the highest priority first: | `pools` |
 //! | – where it may run, in which order | `options` |
 //! | – where each of its replicas stands | `crew` |
@@ -44,6 +44,7 @@ mod options;
 mod part;
 mod policy;
 mod pools;
+mod power;
 mod preempt;
 mod promised;
 mod react;
@@ -61,14 +62,20 @@ pub(crate) use self::crew::recallable;
 pub(crate) use self::demand::{Need, need, planned_lengths};
 pub(crate) use self::evidence::is_full;
 pub(crate) use self::options::Options;
+<<<<<<< HEAD
 pub(crate) use self::policy::{DRAIN_ESTIMATE, MEASURE_MAX_AGE, MEASURED_OVER};
+=======
+pub(crate) use self::policy::DRAIN_ESTIMATE;
+pub(crate) use self::pools::rank;
+pub(crate) use self::power::draws;
+>>>>>>> main
 pub(crate) use self::stock::{may_grow, retained_until};
 pub(crate) use self::world::is_usable;
 
 use self::crew::voluntary;
 pub(crate) use self::crew::{Crew, Member, Standing};
 use self::draft::Draft;
-use self::pools::{Shared, rank};
+use self::pools::Shared;
 use self::promised::Promised;
 use self::servers::Claims;
 use self::stock::Stock;

@@ -199,6 +199,8 @@ reasons! {
     ErrorBudgetSpent,
     /// What is wanted costs more than the budget has left.
     BudgetSpent,
+    /// The site has no power left for another server.
+    PowerLimited,
     /// The provider has no machine to give.
     OutOfStock,
     /// The server did not come in time; the next group is tried.

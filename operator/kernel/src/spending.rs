@@ -37,6 +37,59 @@ pub fn period_start(period: Period, now: Timestamp) -> Timestamp {
     Timestamp::from_millis(start.timestamp_millis())
 }
 
+/// When the period of a budget that began at `start` ends: the next one begins.
+fn period_end(period: Period, start: Timestamp) -> Timestamp {
+    match period {
+        Period::Day => start + Span::from_hours(24),
+        Period::Week => start + Span::from_hours(7 * 24),
+        // No month is longer than 31 days, and none is shorter than 28.
+        Period::Month => period_start(period, start + Span::from_hours(31 * 24 + 12)),
+    }
+}
+
+/// What a pool may still spend in one period of its budget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Allowance {
+    /// From when on.
+    pub from: Timestamp,
+    /// Until when.
+    pub to: Timestamp,
+    /// How much; less than nothing if it is overspent.
+    pub left: Money,
+}
+
+/// What a pool may still spend in each period of its budget that begins before `end`: less what it has spent and asked for, and what servers will
+/// cost to the end of the period that stay whatever is decided. None without a budget.
+pub fn allowances(
+    snapshot: &Snapshot,
+    id: &PoolId,
+    pool: &Pool,
+    now: Timestamp,
+    end: Timestamp,
+    stays: &dyn Fn(&GroupName, &ServerName) -> bool,
+) -> Vec<Allowance> {
+    let (Some(budget), Some(mut gone)) = (pool.budget, committed(snapshot, id, pool, now)) else {
+        return Vec::new();
+    };
+    let mut found = Vec::new();
+    let mut from = now;
+    while from < end {
+        let to = period_end(budget.period, period_start(budget.period, from));
+        let certain: Money = servers(snapshot)
+            .filter(|(group, _, server, _)| stays(group, server))
+            .map(|(name, group, server_name, server)| {
+                let amount = of_server(snapshot, group, server, from, to);
+                part(snapshot, id, name, server_name, amount)
+            })
+            .sum();
+        let left = budget.amount - gone - certain;
+        found.push(Allowance { from, to, left });
+        gone = Money::ZERO;
+        from = to;
+    }
+    found
+}
+
 /// What to write down of a pool's spending; `None` without a budget. What is written already, unless that is old or a lease has begun.
 pub fn spent(snapshot: &Snapshot, id: &PoolId, pool: &Pool, now: Timestamp) -> Option<Spent> {
     let before = so_far(pool, now)?;

@@ -154,6 +154,8 @@ pub struct Demand {
     pub survive: Survive,
     /// Who is served first when servers run out: 0 before 1. Pools of equal rank share.
     pub rank: u32,
+    /// Servers that may serve it at a time.
+    pub most: u32,
     /// What may be spent on its servers; never exceeded.
     pub budgets: Vec<MoneyBudget>,
 }
@@ -165,12 +167,12 @@ pub struct MoneyBudget {
     pub from_s: f64,
     /// Until when.
     pub to_s: f64,
-    /// What is left of it: less what was spent, and what servers that are paid for already still cost in it whatever is planned.
+    /// What is left of it: less what was spent, and what servers still cost in it whatever is planned, [`Unit::Fixed`] ones among them.
     pub left: f64,
 }
 
 /// A window that does not hold: capacity, power or money have run out.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Shortfall {
     /// Whose.
     pub pool: usize,
@@ -207,6 +209,8 @@ pub struct StrategicPlan {
     pub cost: f64,
     /// Per pool, per budget of money: what is planned to be spent of it.
     pub spending: Vec<Vec<f64>>,
+    /// Per pool: what servers would have cost that its budgets do not allow.
+    pub forgone: Vec<f64>,
     /// What cannot be held, the pool that is served first first.
     pub shortfalls: Vec<Shortfall>,
     /// The part of it that is spent on each pool's servers.

@@ -152,6 +152,7 @@ pub(crate) fn hybrid(seed: u64) -> Problem {
             miss_value: 0.0,
             survive: Survive::None,
             rank: 0,
+            most: u32::MAX,
             budgets: Vec::new(),
         }],
         power_limits: Vec::new(),

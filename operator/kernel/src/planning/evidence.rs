@@ -82,7 +82,7 @@ fn serving<'c, 'a>(crew: &'c Crew<'a>) -> impl Iterator<Item = &'c Member<'a>> {
     crew.keepers().filter(|member| member.serving)
 }
 
-/// The most replicas that are worth having while figures are doubted, or none may be trusted to say enough: twice as many as what engines
+/// The most replicas that are worth having while figures are doubted: twice as many as what engines
 /// have been seen to finish asks for. `None` if nobody knows what they finish.
 ///
 /// Engines that are not full finish what arrives, so that this is twice as many as there are: doubling reaches any true need in a few steps,

@@ -11,7 +11,11 @@ use std::fmt::Write;
 
 use super::crew::{Crew, count};
 use super::demand::Need;
+<<<<<<< HEAD
 use super::evidence::{doubts, mislead};
+=======
+use super::figures;
+>>>>>>> main
 use super::model::{Counts, total};
 use super::options::Options;
 use super::policy::{
@@ -23,7 +27,7 @@ use crate::lifecycle::ServerState;
 use crate::names::{GroupName, PoolId, ServerName};
 use crate::reason::{Problem, Reason};
 use crate::snapshot::{Group, Measured, Snapshot};
-use crate::strategy::ahead::{Ahead, GroupAhead, PoolAhead};
+use crate::strategy::ahead::{Ahead, GroupAhead, Missing, PoolAhead};
 use crate::strategy::past::per_miss;
 use crate::time::Timestamp;
 use crate::units::Rate;
@@ -159,6 +163,21 @@ impl<'a> Guide<'a> {
         self.planned.windows.first().is_some_and(|(_, burnt)| !burnt.holds())
     }
 
+    /// Why it will not last: there is no money for what would be needed, or nothing more to be had.
+    pub(crate) fn lacks(&self) -> Reason {
+        if self.planned.forgone > 0.0 {
+            Reason::BudgetSpent
+        } else {
+            Reason::ErrorBudgetSpent
+        }
+    }
+
+    /// What the window under way lacks.
+    fn missing(&self) -> Option<&'a Missing> {
+        let (window, _) = self.planned.windows.first()?;
+        self.planned.missing.iter().find(|missing| missing.window == *window)
+    }
+
     /// What the plan says, in one sentence for people. Rounded, so that a status changes when the plan does, and not whenever it is made.
     pub(crate) fn outlook(&self) -> String {
         let mut text = String::from("as planned ahead");
@@ -187,6 +206,21 @@ impl<'a> Guide<'a> {
                     "; more than what is left of the error budget is expected to be spent"
                 )
             };
+        }
+        if let Some(short) = self.missing() {
+            let _ = write!(
+                text,
+                "; about {} requests more will miss an objective, which costs {}",
+                figures::two(short.requests),
+                figures::two(short.cost)
+            );
+        }
+        if self.planned.forgone > 0.0 {
+            let _ = write!(
+                text,
+                "; servers for {} are not asked for because the budget does not allow them",
+                figures::two(self.planned.forgone)
+            );
         }
         let _ = write!(
             text,

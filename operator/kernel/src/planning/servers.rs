@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 
 use super::draft::Draft;
 use super::policy::{DRAIN_ESTIMATE, SERVER_IDLE_HOLD_DOWN};
+use super::power::Power;
 use super::stock::{Ask, Shelf, Stock, retained_until};
 use super::world::{World, dead_at, is_usable};
 use crate::lifecycle::{NodeHealth, ReplicaState, ServerState};
@@ -39,10 +40,11 @@ pub(crate) fn manage(
     for (name, group) in &world.snapshot.groups {
         let mut memory = group.memory.clone();
         let ahead = world.snapshot.ahead.as_ref().and_then(|ahead| ahead.groups.get(name));
-        let shelf = stock.shelf(name);
+        let Stock { shelves, power } = stock;
+        let shelf = shelves.entry(name.clone()).or_default();
         if world.hands_off(name).is_none() && group.inventory.is_known() {
             call_back(name, group, shelf, claims, draft);
-            keep_minimum(name, group, shelf);
+            keep_minimum(name, group, shelf, power);
             if ask(name, group, shelf, draft) {
                 memory.last_requested_at = Some(world.now);
             }
@@ -85,7 +87,7 @@ fn call_back(name: &GroupName, group: &Group, shelf: &mut Shelf, claims: &Claims
 }
 
 /// Adds to the asks what is missing for `size.min`.
-fn keep_minimum(name: &GroupName, group: &Group, shelf: &mut Shelf) {
+fn keep_minimum(name: &GroupName, group: &Group, shelf: &mut Shelf, power: &mut Power) {
     let there = group
         .inventory
         .servers()
@@ -98,10 +100,11 @@ fn keep_minimum(name: &GroupName, group: &Group, shelf: &mut Shelf) {
     let there = there + shelf.reclaimed.len() + shelf.asked.len();
     let minimum = usize::try_from(group.size.min).unwrap_or(usize::MAX);
     for _ in there..minimum {
-        if shelf.growable == 0 {
+        if shelf.growable == 0 || power.refuses(name).is_some() {
             break;
         }
         shelf.growable -= 1;
+        power.take(name);
         shelf.asked.push(Ask {
             reason: Reason::GroupBelowMinimum,
             message: format!("group {name} has {there} of at least {minimum} servers"),

@@ -100,7 +100,8 @@ pub(crate) fn slots(
         for _ in 0..shelf.coming {
             add(Source::Coming, group, coming, Verdict::Act);
         }
-        match growable(shelf, shelf.free.iter().find(|name| !proven(name))) {
+        let power = stock.power.refuses(group);
+        match growable(shelf, power, shelf.free.iter().find(|name| !proven(name))) {
             Ok(more) => {
                 let approved = approved(choice.group, shelf, crew.pool);
                 for index in 0..usize::try_from(more).unwrap_or(usize::MAX).min(limit) {
@@ -132,10 +133,11 @@ fn approved(group: &Group, shelf: &Shelf, pool: &Pool) -> usize {
     approved.count().saturating_sub(taken)
 }
 
-/// How many more servers of a group may be asked for, or why none. `unproven` is a free one without valid evidence.
-fn growable(shelf: &Shelf, unproven: Option<&ServerName>) -> Result<u32, Problem> {
-    match (&shelf.refused, unproven) {
-        (Some(problem), _) => Err(problem.clone()),
+/// How many more servers of a group may be asked for, or why none. `power` is why there is no power for another; `unproven` is a free one
+/// without valid evidence.
+fn growable(shelf: &Shelf, power: Option<Problem>, unproven: Option<&ServerName>) -> Result<u32, Problem> {
+    match (shelf.refused.clone().or(power), unproven) {
+        (Some(problem), _) => Err(problem),
         // More of the same would be just as useless.
         (None, Some(server)) => Err(Problem::new(
             Reason::TrustTooLow,
@@ -171,6 +173,9 @@ pub(crate) fn take(slot: &Slot, stock: &mut Stock, server_state: Option<ServerSt
             shelf.vacating.remove(server);
         }
         Source::Coming => shelf.coming = shelf.coming.saturating_sub(1),
-        Source::Purchase => shelf.growable = shelf.growable.saturating_sub(1),
+        Source::Purchase => {
+            shelf.growable = shelf.growable.saturating_sub(1);
+            stock.power.take(&slot.group);
+        }
     }
 }

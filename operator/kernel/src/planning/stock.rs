@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::policy::OUT_OF_STOCK_HOLD_DOWN;
+use super::power::Power;
 use super::world::{World, is_usable};
 use crate::lifecycle::{NodeHealth, ReplicaState, ServerState, server::FAILED_RETENTION};
 use crate::names::{GroupName, ServerName};
@@ -47,17 +48,19 @@ pub(crate) struct Ask {
 #[derive(Debug)]
 pub(crate) struct Stock {
     pub(crate) shelves: BTreeMap<GroupName, Shelf>,
+    pub(crate) power: Power,
 }
 
 impl Stock {
     pub(crate) fn of(world: &World) -> Self {
+        let power = Power::of(world);
         let shelves = world
             .snapshot
             .groups
             .iter()
-            .map(|(name, group)| (name.clone(), shelf(world, name, group)))
+            .map(|(name, group)| (name.clone(), shelf(world, name, group, &power)))
             .collect();
-        Self { shelves }
+        Self { shelves, power }
     }
 
     pub(crate) fn shelf(&mut self, group: &GroupName) -> &mut Shelf {
@@ -65,7 +68,7 @@ impl Stock {
     }
 }
 
-fn shelf(world: &World, name: &GroupName, group: &Group) -> Shelf {
+fn shelf(world: &World, name: &GroupName, group: &Group, power: &Power) -> Shelf {
     let mut shelf = Shelf::default();
     if let Some(problem) = world.takes_no_work(name) {
         shelf.refused = Some(problem);
@@ -98,7 +101,10 @@ fn shelf(world: &World, name: &GroupName, group: &Group) -> Shelf {
         }
     }
     match may_grow(world, name, group) {
-        Ok(growable) => shelf.growable = growable,
+        Ok(growable) => match power.refuses(name) {
+            Some(problem) => shelf.refused = Some(problem),
+            None => shelf.growable = growable,
+        },
         Err((problem, retry_at)) => {
             shelf.refused = Some(problem);
             shelf.retry_at = retry_at;

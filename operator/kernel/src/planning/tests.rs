@@ -10,6 +10,8 @@ mod fuzz;
 mod golden;
 mod growth;
 mod leases;
+mod limits;
+mod limits_laws;
 mod money;
 mod properties;
 mod reaction;

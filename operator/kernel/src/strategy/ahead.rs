@@ -7,6 +7,7 @@
 //! that may be asked; pools whose demand is known. See `scene`.
 
 mod calibrate;
+mod limits;
 mod scene;
 #[cfg(test)]
 mod tests;
@@ -87,6 +88,39 @@ pub struct PoolAhead {
     /// Requests/s of one server of each group at saturation.
     pub capacity: BTreeMap<GroupName, f64>,
     /// What it is expected to cost over the horizon: its servers' leases that are not sunk, and their energy.
+    pub cost: f64,
+    /// Periods of its budget within the horizon; none without a budget.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub spending: Vec<Spending>,
+    /// What servers would have cost that the plan does without, because the budget does not allow them.
+    #[serde(default)]
+    pub forgone: f64,
+    /// Windows that will not hold, by start.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<Missing>,
+}
+
+/// What is planned to be spent in one period of a budget.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Spending {
+    /// From when on.
+    pub from: Timestamp,
+    /// Until when.
+    pub to: Timestamp,
+    /// What there is to spend, beyond what is spent in any case.
+    pub left: f64,
+    /// What is planned to be spent of it within the horizon.
+    pub planned: f64,
+}
+
+/// What will miss in a window beyond what is planned to be spent of its error budget: servers, power or money have run out.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Missing {
+    /// When the window began.
+    pub window: Timestamp,
+    /// So many requests, if they miss the strictest objective.
+    pub requests: f64,
+    /// What they cost by the pool's own price of a miss.
     pub cost: f64,
 }
 

@@ -19,10 +19,11 @@ use super::horizon::Horizon;
 pub use super::memo::Memo;
 use super::past::{Past, window};
 use super::solve::{Effort, solve};
-use super::{Burnt, Class, Leg, Problem, Unit};
+use super::{Burnt, Class, Leg, Problem, Shortfall, Unit};
 use crate::forecast::{Event, Forecast};
 use crate::performance::Performance;
 use crate::snapshot::{Discipline, LengthMix, Objective, Survive};
+use crate::spending::Allowance;
 use crate::time::{Span, Timestamp};
 use crate::units::Rate;
 
@@ -41,6 +42,8 @@ pub struct Situation<'a> {
     pub supplies: Vec<Supply>,
     /// Pools.
     pub pools: Vec<Consumer<'a>>,
+    /// Per site: watts that servers of the groups may draw together; `None` without a limit.
+    pub power: Vec<Option<f64>>,
     /// What the last plans wanted of groups with long leases.
     pub considered: Considered,
 }
@@ -56,6 +59,8 @@ pub struct Supply {
     pub hourly: f64,
     /// Price of an hour of idling. What work needs more, it needs wherever it is done.
     pub energy_hourly: f64,
+    /// Watts of one server under full load.
+    pub busy_watts: f64,
     /// Paid in any case.
     pub minimum_lease: Span,
     /// From the decision to a Ready server.
@@ -96,6 +101,12 @@ pub struct Consumer<'a> {
     pub objectives: &'a [Objective],
     /// What may be lost.
     pub survive: Survive,
+    /// Who is served first when servers run out: 0 before 1.
+    pub rank: u32,
+    /// Servers that it may have at a time.
+    pub most: u32,
+    /// What it may spend, by period; nothing if it has no budget.
+    pub allowances: Vec<Allowance>,
     /// What a request over its objective costs.
     pub miss_penalty: f64,
     /// The share of an error budget that is planned to be spent; see [`SPEND`].
@@ -153,6 +164,12 @@ pub struct PoolPlan {
     pub capacity: Vec<Option<f64>>,
     /// What its servers are expected to cost within the horizon, sunk leases left out.
     pub cost: f64,
+    /// What is planned to be spent of each allowance.
+    pub spending: Vec<f64>,
+    /// What servers would have cost that its budget does not allow.
+    pub forgone: f64,
+    /// Windows that will not hold.
+    pub shortfalls: Vec<Shortfall>,
 }
 
 /// Plans ahead. Capacity curves that are not known yet are measured.
@@ -181,7 +198,7 @@ pub fn plan(situation: &Situation, memo: &mut Memo, effort: Effort) -> Envelope 
         boundaries_s: horizon.seconds(),
         classes,
         pools: demands,
-        power_limits: Vec::new(),
+        power_limits: situation.power.clone(),
         overhang: OVERHANG,
     };
     let prices: Vec<Vec<f64>> = situation
@@ -208,8 +225,9 @@ pub fn plan(situation: &Situation, memo: &mut Memo, effort: Effort) -> Envelope 
     let considered = agree(situation, drowning, &plan.courses, &mut supplies);
     let pools = known
         .drain(..)
-        .zip(plan.windows.iter().zip(&plan.prices).zip(&plan.pool_costs))
-        .map(|(known, ((burnt, prices), cost))| {
+        .enumerate()
+        .zip(plan.windows.iter().zip(&plan.prices))
+        .map(|((pool, known), (burnt, prices))| {
             let starts = || horizon.windows.iter().map(|(start, _)| *start);
             PoolPlan {
                 windows: starts().zip(burnt.iter().copied()).collect(),
@@ -217,7 +235,15 @@ pub fn plan(situation: &Situation, memo: &mut Memo, effort: Effort) -> Envelope 
                 forecast: known.forecast,
                 burn: known.expected,
                 capacity: known.capacity,
-                cost: *cost,
+                cost: plan.pool_costs[pool],
+                spending: plan.spending[pool].clone(),
+                forgone: plan.forgone[pool],
+                shortfalls: plan
+                    .shortfalls
+                    .iter()
+                    .filter(|short| short.pool == pool)
+                    .copied()
+                    .collect(),
             }
         })
         .collect();
@@ -296,7 +322,7 @@ fn class(now: Timestamp, index: usize, supply: &Supply, pools: &[Known]) -> Clas
         lead_s: (supply.provision + supply.load).as_secs_f64(),
         recycle_s: supply.recycle.as_secs_f64(),
         switch_cost: supply.switch_cost,
-        busy_watts: 0.0,
+        busy_watts: supply.busy_watts,
         capacity: pools.iter().map(|pool| pool.capacity[index]).collect(),
         units: held.chain(free).collect(),
     }

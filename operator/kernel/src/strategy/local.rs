@@ -154,7 +154,10 @@ impl<'s, 'p> Local<'s, 'p> {
             let to = lease.to().max(last.to()).max(only.min(last.from));
             let terms = vec![lease.until(to)];
             let cost = self.solver.grid.total(class, kind, &terms);
-            if plan.standing.cost + cost >= before - 1e-9 || !self.solver.is_powered(&plan.standing, class, &terms) {
+            if plan.standing.cost + cost >= before - 1e-9
+                || !self.solver.is_powered(&plan.standing, class, &terms)
+                || !self.solver.has_room(&plan.standing, class, second, &terms)
+            {
                 continue;
             }
             self.solver

@@ -1,5 +1,7 @@
 //! Budgets of money: what a plan spends of each, and which servers it does without until none is exceeded.
 //!
+//! Servers that are not ours to switch off are not here either: what they cost is not planned.
+//!
 //! A lease's whole minimum is spent when it is bought; what follows it, and energy, as time passes. A server that serves several pools is
 //! split between them by time. What is paid for already is not here: it is in what a budget has left.
 //!
@@ -66,6 +68,9 @@ fn of_unit(solver: &Solver, standing: &Standing, class: usize, unit: usize, purs
 /// What is paid for a term within the period of a purse.
 fn paid(solver: &Solver, class: usize, unit: usize, term: &Term, purse: Purse) -> f64 {
     let spec = &solver.problem.classes[class];
+    if matches!(spec.units[unit], Unit::Fixed { .. }) {
+        return 0.0;
+    }
     let leg = solver.grid.leg(class, spec.units[unit], term);
     let within = |from_s: f64, to_s: f64| (to_s.min(purse.to_s) - from_s.max(purse.from_s)).max(0.0) / 3_600.0;
     let energy = spec.energy_hourly * within(leg.serves_s, leg.to_s);
@@ -106,9 +111,10 @@ fn share(solver: &Solver, standing: &Standing, class: usize, unit: usize, term: 
     }
 }
 
-/// Does without servers until no budget is exceeded by what is not paid for already.
-pub(super) fn afford(solver: &mut Solver, plan: &mut Candidate) {
+/// Does without servers until no budget is exceeded by what is not paid for already. Per pool: what those would have cost.
+pub(super) fn afford(solver: &mut Solver, plan: &mut Candidate) -> Vec<f64> {
     let purses = purses(solver.problem);
+    let mut forgone = vec![0.0; solver.problem.pools.len()];
     // To do without a part of a term that served another pool leaves more of it to the first: until nothing changes any more.
     let mut changed = !purses.is_empty();
     while changed {
@@ -125,11 +131,13 @@ pub(super) fn afford(solver: &mut Solver, plan: &mut Candidate) {
                     break;
                 };
                 left += saved;
+                forgone[purse.pool] += saved;
                 changed = true;
             }
         }
     }
     plan.violation = violation(solver.problem, &plan.standing.burnt);
+    forgone
 }
 
 /// A course that pays for less.

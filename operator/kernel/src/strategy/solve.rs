@@ -107,7 +107,7 @@ pub fn solve(problem: &Problem, prices: Option<&[Vec<f64>]>, effort: Effort) -> 
     }
     mend(&mut solver, &mut best, effort, ceiling);
     Local::new(&mut solver, &whole, effort.swaps).improve(&mut best, effort.trims);
-    afford(&mut solver, &mut best);
+    let forgone = afford(&mut solver, &mut best);
     solver.settle(&mut best.standing);
     let cost = best.standing.cost;
     let mut bound = divided.best;
@@ -128,7 +128,10 @@ pub fn solve(problem: &Problem, prices: Option<&[Vec<f64>]>, effort: Effort) -> 
         let least = side(below, false).min(side(below + 1.0, true));
         bound = bound.max(least);
     }
-    finish(&solver, best, bound.clamp(0.0, cost))
+    StrategicPlan {
+        forgone,
+        ..finish(&solver, best, bound.clamp(0.0, cost))
+    }
 }
 
 /// Leases of at least so long are tried one more and one less.
@@ -276,6 +279,7 @@ fn finish(solver: &Solver, best: Candidate, bound: f64) -> StrategicPlan {
         serves: assignment.serves,
         windows,
         spending: spent(solver, &best.standing),
+        forgone: Vec::new(),
         shortfalls,
         prices: best.prices,
         cost: best.standing.cost,

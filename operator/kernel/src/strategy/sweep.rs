@@ -9,17 +9,22 @@ use super::grid::{Grid, Term};
 use super::{Class, Problem, Unit};
 use crate::snapshot::Survive;
 
+/// A server that is on and serves no pool in a slot.
+const NOBODY: u16 = u16::MAX;
+
 /// What all servers do, and what follows.
 #[derive(Clone, Debug)]
 pub(super) struct Standing {
     /// Per class, per unit.
     pub(super) courses: Vec<Vec<Course>>,
-    /// Per class, per unit, per slot: which pool it serves. Empty with one pool.
+    /// Per class, per unit, per slot: which pool it serves. Empty where there is nothing to choose.
     serves: Vec<Vec<Vec<u16>>>,
     /// Per pool × slot: requests/s at saturation of all that serve.
     capacity: Vec<f64>,
     /// Per pool, per slot × site: the same, for pools that are to survive the loss of a site.
     sites: Vec<Vec<f64>>,
+    /// Per pool × slot: servers that serve it. Empty where there is nothing to choose.
+    counts: Vec<u32>,
     /// Per pool × slot: expected burn.
     burn: Vec<f64>,
     /// Per pool, per window: expected burn.
@@ -65,6 +70,8 @@ pub(super) struct Solver<'a> {
     /// Per class: pools that may use it, and requests/s of one server.
     pub(super) users: Vec<Vec<(usize, f64)>>,
     losses: Vec<Loss>,
+    /// Whether servers have a choice: several pools, or one that may not have them all.
+    chooses: bool,
     /// Classes in the order in which they are filled.
     order: Vec<usize>,
     /// Per class: units in the order of their turns.
@@ -109,6 +116,11 @@ impl<'a> Solver<'a> {
                     .collect()
             })
             .collect();
+        let all = |pool: &super::Demand| {
+            let units = problem.classes.iter().map(|class| class.units.len());
+            usize::try_from(pool.most).is_ok_and(|most| units.sum::<usize>() > most)
+        };
+        let chooses = problem.pools.len() > 1 || problem.pools.iter().any(all);
         let mut order: Vec<usize> = (0..problem.classes.len()).collect();
         order.sort_by_key(|&class| (problem.classes[class].tier, class));
         Self {
@@ -118,6 +130,7 @@ impl<'a> Solver<'a> {
             window: window.collect(),
             losses: (0..problem.pools.len()).map(|pool| loss(problem, pool)).collect(),
             users,
+            chooses,
             order,
             turns: problem.classes.iter().map(turns).collect(),
             limits: vec![usize::MAX; problem.classes.len()],
@@ -163,6 +176,11 @@ impl<'a> Solver<'a> {
                     Loss::Nothing | Loss::Server(_) => Vec::new(),
                 })
                 .collect(),
+            counts: if self.chooses {
+                vec![0; slots * pools]
+            } else {
+                Vec::new()
+            },
             burn: Vec::new(),
             burnt: problem.pools.iter().map(|pool| vec![0.0; pool.windows.len()]).collect(),
             watts: vec![vec![0.0; slots]; problem.power_limits.len()],
@@ -259,12 +277,20 @@ impl<'a> Solver<'a> {
     fn value(&mut self, standing: &Standing, class: usize) {
         let site = self.problem.classes[class].site;
         self.values.fill(0.0);
-        self.pools.fill(0);
+        self.pools.fill(NOBODY);
         for &(pool, each) in &self.users[class] {
             let index = u16::try_from(pool).unwrap_or(u16::MAX);
             let first = pool * self.grid.slots;
+            let most = self.problem.pools[pool].most;
             for slot in 0..self.grid.slots {
                 let at = first + slot;
+                let full = standing.counts.get(at).is_some_and(|count| *count >= most);
+                if full {
+                    continue;
+                }
+                if self.pools[slot] == NOBODY {
+                    self.pools[slot] = index;
+                }
                 let (price, burn) = (self.prices[at], standing.burn[at]);
                 if price * burn <= self.values[slot] {
                     continue;
@@ -281,7 +307,7 @@ impl<'a> Solver<'a> {
 
     /// Puts a server on its course, where [`Solver::value`] saw it worth most.
     pub(super) fn place(&mut self, standing: &mut Standing, class: usize, unit: usize, course: Course) {
-        if self.problem.pools.len() > 1 {
+        if self.chooses {
             standing.serves[class][unit].clone_from(&self.pools);
         }
         self.replace(standing, class, unit, course);
@@ -306,6 +332,16 @@ impl<'a> Solver<'a> {
             || !terms
                 .iter()
                 .any(|term| standing.watts[spec.site][term.from..term.to()].iter().any(exceeded))
+    }
+
+    /// Whether the pools that a server serves have room for it on another course of it.
+    pub(super) fn has_room(&self, standing: &Standing, class: usize, unit: usize, terms: &[Term]) -> bool {
+        let full = |(slot, _)| {
+            let pool = standing.pool(class, unit, slot);
+            let count = standing.counts.get(pool * self.grid.slots + slot);
+            count.is_some_and(|count| *count >= self.problem.pools[pool].most)
+        };
+        !terms.iter().flat_map(|term| term.serves.slots()).any(full)
     }
 
     /// Puts a server on another course, for the pools that it serves.
@@ -375,9 +411,13 @@ impl<'a> Solver<'a> {
                     continue;
                 };
                 let more = sign * share * each;
-                let change = &mut self.changes[pool * self.grid.slots + slot];
+                let at = pool * self.grid.slots + slot;
+                if let Some(count) = standing.counts.get_mut(at) {
+                    *count = count.saturating_add_signed(if sign > 0.0 { 1 } else { -1 });
+                }
+                let change = &mut self.changes[at];
                 if change.abs() <= 0.0 {
-                    self.touched.push(pool * self.grid.slots + slot);
+                    self.touched.push(at);
                 }
                 *change += more;
                 if let Some(here) = standing.sites[pool].get_mut(slot * self.sites + spec.site) {

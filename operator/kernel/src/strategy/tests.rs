@@ -68,6 +68,7 @@ fn demand(problem: &[f64], rate: impl Fn(f64) -> f64, windows: Vec<(Range<usize>
         miss_value: 0.0,
         survive: Survive::None,
         rank: 0,
+        most: u32::MAX,
         budgets: Vec::new(),
     }
 }

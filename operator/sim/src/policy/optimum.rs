@@ -118,6 +118,7 @@ fn problem(scenario: &Scenario, trace: &[Arrival], share: f64) -> Option<Problem
             miss_value: 0.0,
             survive: Survive::None,
             rank: 0,
+            most: u32::MAX,
             budgets: Vec::new(),
         }],
         power_limits: Vec::new(),

@@ -359,7 +359,7 @@ fn capacity(findings: &Findings, serving: &Counts) -> Condition {
         return condition(kind, Truth::False, Reason::ReplicasLoading, message);
     }
     match findings.lead {
-        Lead::Planned(guide) if guide.overspends() => condition(kind, Truth::False, Reason::ErrorBudgetSpent, load),
+        Lead::Planned(guide) if guide.overspends() => condition(kind, Truth::False, guide.lacks(), load),
         Lead::Measured(why) => condition(kind, Truth::True, why.reason, load),
         Lead::Planned(_) | Lead::Alone => condition(kind, Truth::True, Reason::OnTarget, load),
     }

@@ -16,7 +16,7 @@ fn hour(at: Timestamp) -> i64 {
 }
 
 /// Own servers are too few from 12 to 20 hours UTC.
-fn peak(at: Timestamp) -> f64 {
+pub(super) fn peak(at: Timestamp) -> f64 {
     if (12..20).contains(&hour(at)) { 2.2 } else { 0.8 }
 }
 
@@ -35,7 +35,7 @@ fn quiet(_: Timestamp) -> f64 {
 }
 
 /// Three own servers that serve, up to twelve to lease, and a pool with a past, at `hour` of the day.
-fn at(hour: u64, rate: crate::fixture::Daily) -> Stage {
+pub(super) fn at(hour: u64, rate: crate::fixture::Daily) -> Stage {
     let mut stage = hybrid(3, 12).pool("chat", Pool::fixture());
     stage.now = START - Span::from_hours(9) + Span::from_hours(hour);
     for server in ["ultra-0", "ultra-1", "ultra-2"] {
@@ -60,12 +60,12 @@ fn leased(mut stage: Stage, name: &str, ends_in: Span) -> Stage {
     stage.serving("chat", "m4", name)
 }
 
-fn times(decisions: &[(Timestamp, Decision)], wanted: impl Fn(&Decision) -> bool) -> Vec<Timestamp> {
+pub(super) fn times(decisions: &[(Timestamp, Decision)], wanted: impl Fn(&Decision) -> bool) -> Vec<Timestamp> {
     let found = decisions.iter().filter(|(_, decision)| wanted(decision));
     found.map(|(at, _)| *at).collect()
 }
 
-fn is_ask(decision: &Decision) -> bool {
+pub(super) fn is_ask(decision: &Decision) -> bool {
     matches!(decision.action, Action::RequestServer { .. }) && decision.verdict == Verdict::Act
 }
 

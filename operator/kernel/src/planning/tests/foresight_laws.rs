@@ -21,7 +21,7 @@ thread_local! {
     static CURVES: RefCell<Memo> = RefCell::new(Memo::new(curve::Effort::QUICK, 4_096));
 }
 
-fn ahead(snapshot: &Snapshot) -> Ahead {
+pub(super) fn ahead(snapshot: &Snapshot) -> Ahead {
     CURVES.with(|curves| look_ahead(snapshot, START, &mut curves.borrow_mut(), Effort::REPLAN))
 }
 

@@ -14,7 +14,8 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Ahead, PoolAhead};
+use super::limits::Limits;
+use super::{Ahead, Missing, PoolAhead, Spending};
 use crate::lifecycle::{NodeHealth, ReplicaState, ServerState};
 use crate::names::{GroupName, PoolId, ServerName, SiteName};
 use crate::planning::{
@@ -26,6 +27,7 @@ use crate::snapshot::{Demand, Group, LengthMix, Ownership, PlacementOrder, Pool,
 use crate::strategy::dwell::Considered;
 use crate::strategy::envelope::{Consumer, Envelope, Held, PoolPlan, Situation, Supply};
 use crate::strategy::horizon::LENGTH;
+use crate::strategy::past::per_miss;
 use crate::time::{Span, Timestamp};
 use crate::units::{Money, Rate};
 
@@ -40,6 +42,7 @@ pub(super) struct Scene<'a> {
     now: Timestamp,
     pools: Vec<Planned<'a>>,
     sources: Vec<Source<'a>>,
+    limits: Limits,
     /// What the last plans wanted.
     considered: Considered,
 }
@@ -50,9 +53,9 @@ fn is_planned_for(pool: &Pool, now: Timestamp) -> bool {
 }
 
 /// A pool that is planned for.
-struct Planned<'a> {
-    id: &'a PoolId,
-    pool: &'a Pool,
+pub(super) struct Planned<'a> {
+    pub(super) id: &'a PoolId,
+    pub(super) pool: &'a Pool,
     options: Options<'a>,
     mix: LengthMix,
     recent: Rate,
@@ -69,15 +72,15 @@ impl Planned<'_> {
 }
 
 /// Servers of one group that give the same evidence.
-struct Source<'a> {
-    group: &'a GroupName,
+pub(super) struct Source<'a> {
+    pub(super) group: &'a GroupName,
     /// What they prove, as far as some pool asks for it.
     proven: Trust,
     /// Names of all that there are of the group.
     existing: BTreeSet<ServerName>,
     /// Names of those that are held, in the order of `supply.held`.
-    servers: Vec<&'a ServerName>,
-    supply: Supply,
+    pub(super) servers: Vec<&'a ServerName>,
+    pub(super) supply: Supply,
 }
 
 /// Replicas by the server that they stand on.
@@ -130,12 +133,14 @@ impl<'a> Scene<'a> {
             };
             yard.sources(u32::try_from(tier).unwrap_or(u32::MAX))
         });
-        let sources = sources.collect();
+        let sources: Vec<Source> = sources.collect();
+        let limits = Limits::of(&world, &pools, &sources);
         let last = snapshot.ahead.as_ref();
         Self {
             now,
             pools,
             sources,
+            limits,
             considered: last.map_or_else(Considered::default, |ahead| ahead.considered.clone()),
         }
     }
@@ -145,12 +150,14 @@ impl<'a> Scene<'a> {
         (!self.pools.is_empty()).then(|| Situation {
             now: self.now,
             supplies: self.sources.iter().map(|source| source.supply.clone()).collect(),
-            pools: self.pools.iter().map(|planned| self.consumer(planned, spend)).collect(),
+            pools: (0..self.pools.len()).map(|index| self.consumer(index, spend)).collect(),
+            power: self.limits.power.clone(),
             considered: self.considered.clone(),
         })
     }
 
-    fn consumer<'s>(&self, planned: &'s Planned<'a>, spend: f64) -> Consumer<'s> {
+    fn consumer(&self, index: usize, spend: f64) -> Consumer<'_> {
+        let planned = &self.pools[index];
         let pool = planned.pool;
         let performance = self.sources.iter().map(|source| {
             let usable = planned.may_use(source.group) && planned.trust() <= source.proven;
@@ -163,6 +170,9 @@ impl<'a> Scene<'a> {
             discipline: pool.discipline,
             objectives: &pool.objectives,
             survive: pool.placement.survive_loss_of,
+            rank: self.limits.ranks.get(index).copied().unwrap_or(0),
+            most: pool.replicas.max,
+            allowances: self.limits.allowances.get(index).cloned().unwrap_or_default(),
             miss_penalty: pool.miss_penalty.as_f64(),
             spend,
             recent: Some(planned.recent),
@@ -180,8 +190,8 @@ impl<'a> Scene<'a> {
             considered: envelope.considered.clone(),
             ..Ahead::default()
         };
-        for (planned, plan) in self.pools.iter().zip(&envelope.pools) {
-            ahead.pools.insert(planned.id.clone(), self.pool(plan));
+        for (index, (planned, plan)) in self.pools.iter().zip(&envelope.pools).enumerate() {
+            ahead.pools.insert(planned.id.clone(), self.pool(index, plan));
         }
         for (source, plan) in self.sources.iter().zip(&envelope.supplies) {
             let group = ahead.groups.entry(source.group.clone()).or_default();
@@ -189,6 +199,10 @@ impl<'a> Scene<'a> {
             let mut serves = |pool: Option<usize>| {
                 let planned = pool.and_then(|pool| self.pools.get(pool))?;
                 let replicas = &mut ahead.pools.get_mut(planned.id)?.replicas;
+                // One that takes over from another serves when that one has gone.
+                if replicas.values().sum::<u32>() >= planned.pool.replicas.max {
+                    return Some(planned.id);
+                }
                 *replicas.entry(source.group.clone()).or_default() += 1;
                 Some(planned.id)
             };
@@ -213,8 +227,29 @@ impl<'a> Scene<'a> {
         ahead
     }
 
-    fn pool(&self, plan: &PoolPlan) -> PoolAhead {
+    fn pool(&self, index: usize, plan: &PoolPlan) -> PoolAhead {
         let capacity = self.sources.iter().zip(&plan.capacity);
+        let allowances = self.limits.allowances.get(index).into_iter().flatten();
+        let spending = allowances.zip(&plan.spending).map(|(allowance, planned)| Spending {
+            from: allowance.from,
+            to: allowance.to,
+            left: allowance.left.as_f64(),
+            planned: *planned,
+        });
+        let strictest = self.pools[index]
+            .pool
+            .objectives
+            .iter()
+            .map(per_miss)
+            .fold(1.0, f64::max);
+        let missing = plan.shortfalls.iter().filter_map(|short| {
+            let (window, _) = plan.windows.get(short.window)?;
+            Some(Missing {
+                window: *window,
+                requests: short.burn / strictest,
+                cost: short.cost,
+            })
+        });
         PoolAhead {
             replicas: BTreeMap::new(),
             windows: plan.windows.clone(),
@@ -225,6 +260,9 @@ impl<'a> Scene<'a> {
                 .filter_map(|(source, each)| Some((source.group.clone(), (*each)?)))
                 .collect(),
             cost: plan.cost,
+            spending: spending.collect(),
+            forgone: plan.forgone,
+            missing: missing.collect(),
         }
     }
 }
@@ -340,6 +378,7 @@ impl<'a> Yard<'_, 'a> {
                 .unwrap_or(0),
             hourly: group.pricing.hourly.as_f64(),
             energy_hourly: group.power.idle_watts / 1_000.0 * kwh,
+            busy_watts: group.power.busy_watts,
             minimum_lease: group.pricing.minimum_lease,
             provision: group.lead_time.provision,
             load: self.load(),

@@ -5,12 +5,13 @@ use crate::capacity::Servers;
 use crate::capacity::curve::{Curves, Traffic};
 use crate::forecast::{COARSE, FINE, Forecast, History, LEVELS, Slot, SlotForecast, forecast};
 use crate::snapshot::{Discipline, LengthMix, Metric, Objective};
+use crate::spending::Allowance;
 use crate::strategy::burn::{BurnTable, LOADS, Missed, SteadyBurn};
 use crate::strategy::bursts::Sample;
 use crate::strategy::horizon::Horizon;
 use crate::strategy::memo::Memo;
 use crate::strategy::past::per_miss;
-use crate::strategy::{Demand, Window};
+use crate::strategy::{Demand, MoneyBudget, Window};
 use crate::time::{Span, Timestamp};
 use crate::units::Rate;
 
@@ -139,9 +140,18 @@ impl Known {
             windows,
             miss_value: pool.miss_penalty / pool.objectives.iter().map(per_miss).fold(1.0, f64::max),
             survive: pool.survive,
-            rank: 0,
-            budgets: Vec::new(),
+            rank: pool.rank,
+            most: pool.most,
+            budgets: pool.allowances.iter().map(|allowance| budget(now, allowance)).collect(),
         }
+    }
+}
+
+fn budget(now: Timestamp, allowance: &Allowance) -> MoneyBudget {
+    MoneyBudget {
+        from_s: allowance.from.since(now).as_secs_f64(),
+        to_s: allowance.to.since(now).as_secs_f64(),
+        left: allowance.left.as_f64(),
     }
 }
 

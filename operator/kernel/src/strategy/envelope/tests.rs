@@ -67,6 +67,7 @@ fn supply(tier: u32, held: Vec<Held>, free: usize, now: Timestamp) -> Supply {
         site: tier as usize,
         hourly: if tier == 0 { 0.0 } else { 2.0 },
         energy_hourly: 0.002,
+        busy_watts: 0.0,
         minimum_lease: if tier == 0 { Span::ZERO } else { Span::from_hours(24) },
         provision: if tier == 0 {
             Span::from_minutes(1)
@@ -102,12 +103,16 @@ fn planned(now: Timestamp, hosted: Vec<Held>, past: &Past) -> Envelope {
             discipline: Discipline::LeastWork,
             objectives: &objectives,
             survive: Survive::None,
+            rank: 0,
+            most: u32::MAX,
+            allowances: Vec::new(),
             miss_penalty: 0.0,
             spend: SPEND,
             recent: None,
             past,
             events: &[],
         }],
+        power: Vec::new(),
         considered: Considered::default(),
     };
     plan(&situation, &mut Memo::new(curve::Effort::QUICK, 32), Effort::REPLAN)

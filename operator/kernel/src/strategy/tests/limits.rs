@@ -43,6 +43,8 @@ fn a_budget_of_money_is_never_exceeded_and_the_shortfall_is_said() {
         "what there is is spent: {:?}",
         plan.spending
     );
+    assert!(plan.forgone[0] >= 48.0, "{:?}", plan.forgone);
+    assert!(free.forgone[0] <= 0.0);
     let short = plan.shortfalls[0];
     assert_eq!((short.pool, short.window), (0, 0));
     assert!(short.burn > 0.0 && (short.cost - short.burn * 0.00001).abs() < 1e-9);
@@ -68,6 +70,22 @@ fn a_leases_minimum_is_spent_in_the_period_in_which_it_is_bought() {
         "all of it, also beyond the horizon: {:?}",
         plan.spending
     );
+}
+
+#[test]
+fn a_pool_has_no_more_servers_at_a_time_than_its_most() {
+    let boundaries = boundaries(30, 36);
+    let planned = |most: u32| {
+        let mut pool = one_window(&boundaries, |_| 3.5, 0.1);
+        pool.most = most;
+        let problem = problem(boundaries.clone(), vec![owned(1), hosted(6)], pool);
+        let plan = solve(&problem, None, Effort::COLD);
+        (plan.paid(1, 6.0 * HOUR), plan.shortfalls.is_empty())
+    };
+    assert_eq!(planned(2), (1, false));
+    assert_eq!(planned(3), (2, false));
+    let (leases, holds) = planned(u32::MAX);
+    assert!(leases > 2 && holds, "{leases}");
 }
 
 #[test]

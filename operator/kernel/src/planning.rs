@@ -62,13 +62,9 @@ pub(crate) use self::crew::recallable;
 pub(crate) use self::demand::{Need, need, planned_lengths};
 pub(crate) use self::evidence::is_full;
 pub(crate) use self::options::Options;
-<<<<<<< HEAD
 pub(crate) use self::policy::{DRAIN_ESTIMATE, MEASURE_MAX_AGE, MEASURED_OVER};
-=======
-pub(crate) use self::policy::DRAIN_ESTIMATE;
 pub(crate) use self::pools::rank;
 pub(crate) use self::power::draws;
->>>>>>> main
 pub(crate) use self::stock::{may_grow, retained_until};
 pub(crate) use self::world::is_usable;
 

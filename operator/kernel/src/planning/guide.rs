@@ -11,11 +11,8 @@ use std::fmt::Write;
 
 use super::crew::{Crew, count};
 use super::demand::Need;
-<<<<<<< HEAD
 use super::evidence::{doubts, mislead};
-=======
 use super::figures;
->>>>>>> main
 use super::model::{Counts, total};
 use super::options::Options;
 use super::policy::{

@@ -43,9 +43,6 @@ fn measure(stage: &mut Stage, minutes: u32, latency_ms: impl Fn(u32) -> f64) -> 
 /// What figures that are clamped ask for at most: as many again.
 const MOST_BOUGHT: usize = 3;
 
-/// What figures that are clamped ask for at most: as many again.
-const MOST_BOUGHT: usize = 3;
-
 #[test]
 fn a_metric_that_lies_is_not_planned_with_and_the_pool_says_so() {
     for lie in [1e-3, 1e6, f64::MAX] {

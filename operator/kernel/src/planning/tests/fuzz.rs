@@ -371,7 +371,7 @@ fn quiet_world(owned: u32) -> Stage {
 }
 
 /// The servers, without making the inventory known.
-fn servers(group: &mut Group) -> &mut std::collections::BTreeMap<ServerName, Server> {
+fn servers(group: &mut Group) -> &mut BTreeMap<ServerName, Server> {
     let (Inventory::Known(servers) | Inventory::Unknown { last: servers, .. }) = &mut group.inventory;
     servers
 }

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kube::ResourceExt;
+use pomarium_kernel::names::PoolId;
 use pomarium_kernel::plan::Plan;
 use pomarium_kernel::planning;
 use pomarium_kernel::reason::{Problem, Reason};
@@ -190,6 +191,15 @@ impl Eyes {
         }
     }
 
+    /// How gateways name the model of each pool.
+    fn models(&self) -> BTreeMap<PoolId, String> {
+        let known = self.hub.pools.known();
+        known
+            .iter()
+            .map(|(id, pool)| (id.clone(), pool.spec.model.name.clone()))
+            .collect()
+    }
+
     fn undecodable(&self) -> usize {
         self.hub.undecodable() + self.members.undecodable()
     }
@@ -303,6 +313,11 @@ impl<E: Execute> Loop<E> {
     async fn recall(&mut self, world: &mut World, now: Timestamp) {
         if let Some(ahead) = self.histories.read(&self.eyes.pools(), now).await {
             self.strategist.resume(ahead, now);
+        }
+        if self.histories.asks() {
+            self.histories
+                .recover(&self.eyes.pools(), &self.eyes.models(), now)
+                .await;
         }
         if let Some(made) = self.strategist.finished().await {
             self.histories.planned(&made.ahead);

@@ -307,7 +307,7 @@ fn distribution(metric: Metric) -> Distribution {
     clippy::cast_sign_loss,
     reason = "`as` saturates; a count that is no number counts as none"
 )]
-fn whole(count: f64) -> u64 {
+pub(super) fn whole(count: f64) -> u64 {
     count as u64
 }
 

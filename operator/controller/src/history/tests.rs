@@ -462,6 +462,41 @@ async fn a_prometheus_that_fails_costs_nothing_but_the_past() {
     }
 }
 
+/// What this process has in memory, in bytes.
+fn resident() -> u64 {
+    let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
+    pages.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4_096
+}
+
+#[test]
+fn the_pasts_of_a_thousand_pools_fit_into_memory() {
+    let mut past = Past::default();
+    let (days, quarter) = (Span::from_hours(28 * 24), Span::from_secs(15));
+    for hour in 0..26 * 24 {
+        let from = NOW - days + Span::from_hours(hour);
+        let counts = Counts {
+            requests: 3_600,
+            prompt_tokens: 3_600_000,
+            output_tokens: 720_000,
+        };
+        past.arrived(from, from + Span::from_hours(1), counts, &[]);
+    }
+    for round in 0..2 * 5_760 {
+        let from = NOW - Span::from_hours(48) + Span::from_secs(15 * round);
+        let counts = Counts {
+            requests: 15,
+            prompt_tokens: 15_000,
+            output_tokens: 3_000,
+        };
+        past.arrived(from, from + quarter, counts, &[]);
+    }
+    let before = resident();
+    let pasts: Vec<Past> = (0..1_000).map(|_| past.clone()).collect();
+    let each = (resident().saturating_sub(before)) / 1_000;
+    println!("{each} bytes a pool");
+    assert!(pasts.len() == 1_000 && each < 140 * 1024, "{each} bytes a pool");
+}
+
 #[tokio::test]
 async fn objects_say_whose_they_are() {
     let store = Store::default();

@@ -95,15 +95,15 @@ fn without_enough_recent_samples_nothing_new_is_concluded() {
     let rate = Rate::per_second(0.5);
     let mut calibration = unknown();
     assert_eq!(calibration.trust(minute(0)), Trust::TooFewSamples);
-    for minutes in 0..8 {
+    for minutes in 0..4 {
         let seen = figure(minute(minutes), rate, Metric::TimeToFirstToken, 0.95, &believed);
         calibration.observe(&seen, &believed);
     }
-    // Eight minutes, but only four samples far enough apart.
-    assert_eq!(calibration.trust(minute(8)), Trust::TooFewSamples);
-    let seen = figure(minute(8), rate, Metric::TimeToFirstToken, 0.95, &believed);
+    // Four minutes, but only two samples far enough apart.
+    assert_eq!(calibration.trust(minute(4)), Trust::TooFewSamples);
+    let seen = figure(minute(4), rate, Metric::TimeToFirstToken, 0.95, &believed);
     calibration.observe(&seen, &believed);
-    assert!(matches!(calibration.trust(minute(8)), Trust::Trusted(_)));
+    assert!(matches!(calibration.trust(minute(4)), Trust::Trusted(_)));
     // An hour of silence later nobody knows any more.
     assert_eq!(calibration.trust(minute(70)), Trust::TooFewSamples);
 }

@@ -61,7 +61,7 @@ const STEP: f64 = 0.05;
 const HYSTERESIS: f64 = 0.05;
 
 /// Within this factor, histograms, bursts and the model itself explain what is measured, and nothing is corrected.
-const TOLERANCE: f64 = 1.25;
+const TOLERANCE: f64 = 1.35;
 
 /// What slowness is told from. Prefill and decoding can be off by different factors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

@@ -139,15 +139,15 @@ fn what_is_planned_with_moves_in_steps_and_not_for_a_wobble() {
     };
     for (slownesses, expected) in [
         (&[1.04][..], 1.0),
-        (&[1.24, 0.82], 1.0),
+        (&[1.3, 0.8], 1.0),
         (&[1.52], 1.5),
         (&[1.52, 1.56, 1.45], 1.5),
         (&[1.52, 1.61], 1.6),
         (&[0.61], 0.6),
         // Back within what is not worth correcting.
         (&[1.52, 1.1], 1.0),
-        (&[1.0, 1.28], 1.0),
-        (&[1.0, 1.32], 1.3),
+        (&[1.0, 1.38], 1.0),
+        (&[1.0, 1.42], 1.4),
     ] {
         let Trust::Trusted(factor) = settled(slownesses) else {
             panic!("{slownesses:?}")

@@ -12,12 +12,15 @@ use crate::engine::StepTimes;
 use crate::feasibility::Feasibility;
 use crate::names::{GroupName, PoolId};
 use crate::planning::{MEASURE_MAX_AGE, MEASURED_OVER, is_full, planned_lengths};
-use crate::snapshot::{EnginesMeasured, Pool, Snapshot};
+use crate::snapshot::{Demand, EnginesMeasured, Pool, Snapshot};
 use crate::time::Timestamp;
 use crate::units::Rate;
 
 /// Sizes of sets that are compared with.
 const SIZES: [u32; 8] = [1, 2, 3, 4, 6, 8, 12, 24];
+
+/// The rate of the last minute is within this factor of that of the last five.
+const CALM: f64 = 1.3;
 
 /// What is known after what engines have measured lately, of pools of which anything was.
 pub(super) fn calibrate(snapshot: &Snapshot, now: Timestamp, curves: &mut Curves) -> BTreeMap<PoolId, Calibrations> {
@@ -26,6 +29,9 @@ pub(super) fn calibrate(snapshot: &Snapshot, now: Timestamp, curves: &mut Curves
 }
 
 fn pool_calibrations(snapshot: &Snapshot, pool: &Pool, now: Timestamp, curves: &mut Curves) -> Option<Calibrations> {
+    if !is_calm(pool) {
+        return None;
+    }
     let recent = |measured: &EnginesMeasured| now.since(measured.at) <= MEASURE_MAX_AGE;
     let enough = |measured: &EnginesMeasured| measured.engines > 0 && measured.samples >= LEAST_REQUESTS;
     let usable: Vec<_> = pool
@@ -74,6 +80,15 @@ fn pool_calibrations(snapshot: &Snapshot, pool: &Pool, now: Timestamp, curves: &
         calibration.settle(now);
     }
     Some(calibrations)
+}
+
+/// Whether requests come as steadily as curves assume: what bursts do to latencies says nothing about the speed of a machine.
+fn is_calm(pool: &Pool) -> bool {
+    let Demand::Known(arrivals) = &pool.demand else {
+        return false;
+    };
+    let ratio = arrivals.rate_1m.as_per_second() / arrivals.rate_5m.as_per_second();
+    (1.0 / CALM..=CALM).contains(&ratio)
 }
 
 /// How many engines of a group have more requests than they take at once.

@@ -1,7 +1,8 @@
 //! `ServerPlan`: what Pomarium is about to do, why, what it costs and what it rejected.
 //!
 //! For each pool the strategic plan, while it has anything to do; for each group what would be asked for or given back, where people want to
-//! be asked first. A plan for a group is approved with the annotation `pomarium.dev/approved: "true"`, and acted on until it expires.
+//! be asked first. A plan is approved with the annotation `pomarium.dev/approved: "true"`, and acted on until it expires: that of a group in the
+//! operator's namespace, and that of a pool whose mode is `Approve` for groups whose mode is `Auto`.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
@@ -94,6 +95,10 @@ pub struct PlannedAction {
     /// Why, with figures.
     #[schemars(length(max = limits::MESSAGE))]
     pub message: String,
+    /// What it costs from the purchase to its end, the minimum lease in full, with currency. Example: `47.28 USD`. Default: not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    pub cost: Option<String>,
     /// What was rejected, best first, at most 8. Default: nothing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = limits::REJECTED), extend("x-kubernetes-list-type" = "atomic"))]
@@ -131,6 +136,16 @@ pub struct PlanOutlook {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), inner(length(max = 256)), extend("x-kubernetes-list-type" = "atomic"))]
     pub error_budget: Vec<String>,
+    /// What is planned to be spent of the pool's budget, by period. Default: it has none.
+    /// Example: `94.56 of 120.00 USD that are left until 2027-03-02T00:00:00.000Z`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), inner(length(max = 256)), extend("x-kubernetes-list-type" = "atomic"))]
+    pub spending: Vec<String>,
+    /// What cannot be served, and what that costs: servers, power or money have run out. Default: everything can.
+    /// Example: `about 320 requests more than allowed miss an objective in the window that began 2027-03-01T00:00:00.000Z, which costs 0.64 USD`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), inner(length(max = 256)), extend("x-kubernetes-list-type" = "atomic"))]
+    pub shortfall: Vec<String>,
 }
 
 /// What became of a plan. Written by Pomarium.

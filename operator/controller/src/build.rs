@@ -9,6 +9,7 @@
 mod budget;
 mod cleanup;
 mod name;
+mod outlook;
 mod pod;
 mod proposal;
 mod strategic;
@@ -29,7 +30,7 @@ pub use name::replica_name;
 pub(crate) use name::short_name;
 pub use pod::tolerates;
 pub(crate) use proposal::rejected;
-pub(crate) use strategic::is_over;
+pub(crate) use strategic::{SAME, is_over};
 
 use crate::effect::{Effect, Farewell, NodeRef, Object, PodRef, ServerDrain};
 use crate::route;

@@ -14,6 +14,7 @@ mod servers;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+pub(crate) use approvals::is_approved;
 use pomarium_api::validate::{self, GroupSeen, PoolSeen};
 use pomarium_kernel::names::{GroupName, PoolId, SiteName};
 use pomarium_kernel::reason::{Problem, Reason};
@@ -84,6 +85,7 @@ pub fn observe(world: &World, now: Timestamp) -> Observed {
         snapshot.groups.insert(name.clone(), group);
     }
     let mut replicas = replicas::by_pool(world, &snapshot.groups);
+    let mut approvals = approvals::by_pool(world, now);
     for (id, object) in &world.pools {
         if invalid.pools.contains_key(id) {
             continue;
@@ -99,7 +101,10 @@ pub fn observe(world: &World, now: Timestamp) -> Observed {
             past: world.pasts.get(id).cloned().unwrap_or_default(),
         };
         match validate::pool(object, seen) {
-            Ok(pool) => drop(snapshot.pools.insert(id.clone(), pool)),
+            Ok(mut pool) => {
+                pool.approved = approvals.remove(id).unwrap_or_default();
+                snapshot.pools.insert(id.clone(), pool);
+            }
             Err(problem) => drop(invalid.pools.insert(id.clone(), problem)),
         }
     }

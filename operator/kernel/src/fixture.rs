@@ -219,6 +219,7 @@ impl Pool {
                 on_deadline: OnDeadline::Keep,
             },
             mode: Mode::Auto,
+            approved: BTreeSet::new(),
             discipline: Discipline::LeastWork,
             performance: vec![
                 measured_performance("M2 Ultra", 76, [10.2, 2.5, 1.0]),

@@ -67,6 +67,9 @@ pub struct Rejected {
     pub message: String,
     /// What it would have cost per hour, if that is known.
     pub hourly: Option<Money>,
+    /// What the same would have cost there from the purchase to its end, if it is planned for how long.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost: Option<Money>,
 }
 
 /// An effect on the world, as a value.

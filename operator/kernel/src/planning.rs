@@ -61,10 +61,10 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(crate) use self::crew::recallable;
 pub(crate) use self::demand::{Need, need, planned_lengths};
 pub(crate) use self::evidence::is_full;
-pub(crate) use self::options::Options;
+pub(crate) use self::options::{Choice, Options};
 pub(crate) use self::policy::{DRAIN_ESTIMATE, MEASURE_MAX_AGE, MEASURED_OVER};
 pub(crate) use self::pools::rank;
-pub(crate) use self::power::draws;
+pub(crate) use self::power::{Power, draws};
 pub(crate) use self::stock::{may_grow, retained_until};
 pub(crate) use self::world::is_usable;
 
@@ -76,8 +76,8 @@ use self::promised::Promised;
 use self::servers::Claims;
 use self::stock::Stock;
 pub(crate) use self::world::World;
-use crate::names::GroupName;
-use crate::plan::Plan;
+use crate::names::{GroupName, PoolId};
+use crate::plan::{Plan, Rejected};
 use crate::reason::Reason;
 use crate::snapshot::Snapshot;
 use crate::time::Timestamp;
@@ -114,6 +114,13 @@ pub fn plan(snapshot: &Snapshot, now: Timestamp) -> Plan {
     conditions::group::describe(&world, &shared.stock, &mut shared.draft);
     conditions::site::describe(&world, &mut shared.draft);
     shared.draft.finish()
+}
+
+/// Groups that a pool may not use, and why.
+pub fn refused(snapshot: &Snapshot, id: &PoolId, now: Timestamp) -> Vec<Rejected> {
+    let world = World::new(snapshot, now);
+    let pool = snapshot.pools.get(id);
+    pool.map_or_else(Vec::new, |pool| Options::of(&world, pool).unsatisfying().collect())
 }
 
 fn draining_by_choice(crews: &[Crew]) -> BTreeMap<GroupName, u32> {

@@ -165,6 +165,10 @@ reasons! {
     FiguresDoubted,
     /// Another group comes first in the pool's placement order.
     LaterInOrder,
+    /// The same would cost more there.
+    CostsMore,
+    /// A server from there would serve only after it is needed.
+    ComesTooLate,
 
     // ---- on the way
     /// Servers are on their way.

@@ -36,6 +36,7 @@ mod bound;
 pub mod burn;
 pub mod bursts;
 mod course;
+mod divided;
 pub mod due;
 pub mod dwell;
 pub mod envelope;
@@ -45,7 +46,9 @@ pub mod learning;
 mod local;
 mod memo;
 mod money;
+mod parts;
 pub mod past;
+mod ranking;
 mod solve;
 mod sweep;
 
@@ -60,7 +63,8 @@ use crate::snapshot::Survive;
 
 pub use burn::{BurnTable, Outcomes};
 pub use course::Leg;
-pub use solve::{Effort, solve};
+pub use parts::solve;
+pub use solve::Effort;
 
 /// One problem: a horizon, servers and demand.
 #[derive(Clone, Debug, Default, PartialEq)]

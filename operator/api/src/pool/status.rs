@@ -141,6 +141,11 @@ pub struct RejectedAlternative {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     pub cost_per_hour: Option<String>,
+    /// What the same would have cost there from the purchase to its end, minimum leases in full, with currency. Example: `94.56 USD`.
+    /// Default: not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    pub cost: Option<String>,
 }
 
 /// What Pomarium remembers of a pool between passes. Times are RFC 3339 with milliseconds.

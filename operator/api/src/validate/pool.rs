@@ -1,5 +1,7 @@
 //! `ServerPool` → [`Pool`].
 
+use std::collections::BTreeSet;
+
 use kube::Resource;
 use pomarium_kernel::forecast::Event;
 use pomarium_kernel::reason::Problem;
@@ -44,6 +46,7 @@ pub fn pool(object: &ServerPool, seen: PoolSeen) -> Result<Pool, Problem> {
         replicas: replicas(&spec.replicas)?,
         drain: drain(spec.drain.as_ref())?,
         mode: mode(spec.mode),
+        approved: BTreeSet::new(),
         discipline: match spec
             .routing
             .as_ref()

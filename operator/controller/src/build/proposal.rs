@@ -94,6 +94,7 @@ fn planned(decision: &Decision, currency: &str) -> PlannedAction {
         action: action.to_owned(),
         target,
         at: None,
+        cost: None,
         reason: decision.reason.to_string(),
         message: limits::clip(&decision.message, limits::MESSAGE),
         rejected: decision
@@ -112,6 +113,7 @@ pub(crate) fn rejected(rejected: &Rejected, currency: &str) -> RejectedAlternati
         reason: rejected.reason.to_string(),
         message: limits::clip(&rejected.message, limits::MESSAGE),
         cost_per_hour: rejected.hourly.map(|hourly| format!("{hourly} {currency}")),
+        cost: rejected.cost.map(|cost| format!("{cost} {currency}")),
     }
 }
 

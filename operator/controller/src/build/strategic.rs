@@ -9,23 +9,27 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::ObjectMeta;
 use kube::{Resource, ResourceExt};
 use pomarium_api::limits;
-use pomarium_api::plan::{PlanOutlook, PlannedAction, ServerPlan, ServerPlanSpec, Subject, SubjectKind};
-use pomarium_api::pool::{RejectedAlternative, ServerPool};
+use pomarium_api::plan::{PlannedAction, ServerPlan, ServerPlanSpec, Subject, SubjectKind};
+use pomarium_api::pool::ServerPool;
 use pomarium_kernel::names::{GroupName, PoolId, ServerName};
+use pomarium_kernel::plan::Rejected;
+use pomarium_kernel::planning::refused;
 use pomarium_kernel::reason::Reason;
-use pomarium_kernel::snapshot::{Metric, Snapshot};
+use pomarium_kernel::snapshot::Snapshot;
 use pomarium_kernel::strategy::ahead::{Ahead, PoolAhead};
 use pomarium_kernel::time::{Span, Timestamp};
 use pomarium_kernel::units::{Fraction, Money};
 
 use super::Context;
 use super::name::fnv1a;
-use super::proposal::second_midnight;
+use super::outlook::outlook;
+use super::proposal::{rejected, second_midnight};
 use crate::effect::Effect;
+use crate::observe::is_approved;
 use crate::world::World;
 
 /// A plan that would do the same, but by less than this earlier or later, is the same.
-const SAME: Span = Span::from_hours(1);
+pub(crate) const SAME: Span = Span::from_hours(1);
 
 /// Plans of pools that are new, and the removal of those that are over.
 pub(super) fn plans(snapshot: &Snapshot, world: &World, context: &Context<'_>) -> Vec<Effect> {
@@ -45,6 +49,8 @@ pub(super) fn plans(snapshot: &Snapshot, world: &World, context: &Context<'_>) -
         let name = if let Some(plan) = standing {
             plan.name_any()
         } else {
+            let mut actions = actions;
+            add_refused(&mut actions, &refused(snapshot, id, context.now), context);
             let plan = plan(id, object, planned, ahead, actions, snapshot, context);
             let name = plan.name_any();
             effects.push(Effect::Propose(Box::new(plan)));
@@ -57,6 +63,8 @@ pub(super) fn plans(snapshot: &Snapshot, world: &World, context: &Context<'_>) -
     for (key, plan) in &world.plans {
         let superseded = compared
             && plan.spec.subject.kind == SubjectKind::ServerPool
+            // What people have approved counts until it expires, whatever is planned since.
+            && !is_approved(plan)
             && !stands.contains(&(key.namespace.clone(), key.name.clone()));
         if (is_over(plan, context.now) || superseded) && plan.metadata.deletion_timestamp.is_none() {
             effects.extend(plan.uid().map(|uid| Effect::RemovePlan { plan: key.clone(), uid }));
@@ -132,7 +140,7 @@ fn actions(
                 }
                 let Some(server) = names.next() else { break };
                 if buyer == id && planned.capacity.contains_key(name) && found.len() < limits::ACTIONS {
-                    found.push((at, request(name, &server, at, planned, snapshot, context)));
+                    found.push((at, request(name, &server, at, planned, context)));
                 }
             }
         }
@@ -164,7 +172,6 @@ fn request(
     server: &ServerName,
     at: Timestamp,
     planned: &PoolAhead,
-    snapshot: &Snapshot,
     context: &Context<'_>,
 ) -> PlannedAction {
     let expected = planned.forecast.as_ref().and_then(|forecast| {
@@ -184,29 +191,28 @@ fn request(
         )
     });
     let carries = |group: &GroupName| planned.capacity.get(group).copied().unwrap_or_default();
-    let others = planned
-        .capacity
-        .keys()
-        .filter(|other| *other != group)
-        .filter_map(|other| {
-            let hourly = snapshot.groups.get(other)?.pricing.hourly;
-            Some(RejectedAlternative {
-                alternative: other.to_string(),
-                reason: Reason::LaterInOrder.to_string(),
-                message: format!(
-                    "one server is saturated by {:.2} requests/s; the plan with it costs more or comes too late",
-                    carries(other)
-                ),
-                cost_per_hour: Some(format!("{hourly} {}", context.currency)),
-            })
-        });
+    let chosen = planned.chosen.get(group);
+    let others = chosen.into_iter().flat_map(|chosen| &chosen.rejected);
     PlannedAction {
         action: "RequestServer".to_owned(),
         target: server.to_string(),
         at: Some(at.to_string()),
+        cost: chosen.map(|chosen| format!("{} {}", chosen.cost, context.currency)),
         reason: Reason::PlannedAhead.to_string(),
         message: format!("{demand}a server of {group} is saturated by {:.2}", carries(group)),
-        rejected: others.take(limits::REJECTED).collect(),
+        rejected: others
+            .take(limits::REJECTED)
+            .map(|each| rejected(each, context.currency))
+            .collect(),
+    }
+}
+
+/// Says of every purchase why the pool may not use other groups at all, after those that it may use.
+fn add_refused(actions: &mut [PlannedAction], refused: &[Rejected], context: &Context<'_>) {
+    for action in actions.iter_mut().filter(|action| action.action == "RequestServer") {
+        let room = limits::REJECTED.saturating_sub(action.rejected.len());
+        let refused = refused.iter().map(|each| rejected(each, context.currency));
+        action.rejected.extend(refused.take(room));
     }
 }
 
@@ -216,6 +222,7 @@ fn release(server: &ServerName, until: Timestamp, leased: bool) -> PlannedAction
         action: "ReleaseServer".to_owned(),
         target: server.to_string(),
         at: Some(until.to_string()),
+        cost: None,
         reason: reason.to_string(),
         message: format!("it is not planned for beyond {until}"),
         rejected: Vec::new(),
@@ -283,61 +290,6 @@ fn plan(
     plan
 }
 
-fn outlook(id: &PoolId, planned: &PoolAhead, ahead: &Ahead, snapshot: &Snapshot, context: &Context<'_>) -> PlanOutlook {
-    let money = |amount: f64| format!("{:.2} {}", amount.clamp(-1e9, 1e9), context.currency);
-    let hour = planned
-        .forecast
-        .as_ref()
-        .and_then(|forecast| forecast.over(context.now, context.now + Span::from_hours(1)));
-    let objectives = snapshot
-        .pools
-        .get(id)
-        .map(|pool| pool.objectives.as_slice())
-        .unwrap_or_default();
-    let current = planned.windows.first().map(|(_, burnt)| burnt);
-    // Of requests that are still to come, so many may miss without any burning more than it should.
-    let share = current.map(|burnt| (burnt.expected / burnt.budget.max(f64::MIN_POSITIVE)).clamp(0.0, 1.0));
-    let attainment = share.into_iter().flat_map(|share| {
-        objectives.iter().map(move |objective| {
-            let least = 100.0 * (1.0 - share * (1.0 - objective.percentile.get()));
-            let metric = match objective.metric {
-                Metric::TimeToFirstToken => "TTFT",
-                Metric::InterTokenLatency => "ITL",
-            };
-            let percentile = objective.percentile.get() * 100.0;
-            format!(
-                "p{percentile:.0} {metric} ≤ {}: at least {least:.1} % of what is still to come",
-                objective.threshold
-            )
-        })
-    });
-    let spent = planned.windows.iter().map(|(start, burnt)| {
-        let percent = 100.0 * burnt.expected / burnt.budget.max(f64::MIN_POSITIVE);
-        format!(
-            "{:.0} % of what is left of the window that began {start}",
-            percent.min(9_999.0)
-        )
-    });
-    PlanOutlook {
-        made_at: ahead.made_at.to_string(),
-        cost: money(planned.cost),
-        total_cost: money(ahead.cost),
-        bound: money(ahead.bound),
-        gap_percent: format!("{:.1}", ahead.gap() * 100.0),
-        demand: hour.map(|quantiles| {
-            let rate = |level| quantiles.at(Fraction::new(level)).as_per_second();
-            format!(
-                "in the next hour {:.2} requests/s ({:.2} to {:.2})",
-                rate(0.5),
-                rate(0.05),
-                rate(0.95)
-            )
-        }),
-        attainment: attainment.take(8).collect(),
-        error_budget: spent.take(8).collect(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -345,7 +297,7 @@ mod tests {
     use std::sync::Arc;
 
     use pomarium_kernel::strategy::Burnt;
-    use pomarium_kernel::strategy::ahead::GroupAhead;
+    use pomarium_kernel::strategy::ahead::{Chosen, GroupAhead, Missing, Spending};
 
     use super::*;
     use crate::fixture::{NOW, chat, context, snapshot, world};
@@ -356,10 +308,35 @@ mod tests {
             expected: 40.0,
             budget: 100.0,
         };
+        let chosen = Chosen {
+            serves: NOW,
+            to: NOW + Span::from_hours(3),
+            cost: Money::from_micros(5_910_000),
+            rejected: vec![Rejected {
+                alternative: "owned".to_owned(),
+                reason: Reason::CapacityExhausted,
+                message: "none is left".to_owned(),
+                hourly: Some(Money::ZERO),
+                cost: Some(Money::from_micros(20_000)),
+            }],
+        };
         let pool = PoolAhead {
             windows: vec![(NOW, burnt)],
             capacity: [("owned".into(), 2.0), ("hosted".into(), 1.0)].into(),
             cost: 11.82,
+            chosen: [("hosted".into(), chosen)].into(),
+            missing: vec![Missing {
+                window: NOW,
+                requests: 320.4,
+                cost: 0.64,
+            }],
+            forgone: 23.64,
+            spending: vec![Spending {
+                from: NOW,
+                to: NOW + Span::from_hours(5),
+                left: 20.0,
+                planned: 11.82,
+            }],
             ..PoolAhead::default()
         };
         let group = GroupAhead {
@@ -429,11 +406,11 @@ mod tests {
             ]
         );
         assert_eq!(plan.spec.hourly_change, "5.91 USD");
+        assert_eq!(plan.spec.actions[0].cost.as_deref(), Some("5.91 USD"));
         let rejected = &plan.spec.actions[0].rejected[0];
-        assert_eq!(
-            (rejected.alternative.as_str(), rejected.cost_per_hour.as_deref()),
-            ("owned", Some("0.00 USD"))
-        );
+        let costs = (rejected.cost_per_hour.as_deref(), rejected.cost.as_deref());
+        assert_eq!(rejected.alternative, "owned");
+        assert_eq!(costs, (Some("0.00 USD"), Some("0.02 USD")));
         let outlook = plan.spec.outlook.unwrap();
         assert_eq!(
             (
@@ -449,6 +426,17 @@ mod tests {
         );
         assert!(
             outlook.error_budget[0].starts_with("40 % of what is left"),
+            "{outlook:?}"
+        );
+        let until = NOW + Span::from_hours(5);
+        let spending = format!("11.82 of 20.00 USD that are left until {until}");
+        assert_eq!(outlook.spending, [spending]);
+        assert!(
+            outlook.shortfall[0].starts_with("about 320 requests more"),
+            "{outlook:?}"
+        );
+        assert!(
+            outlook.shortfall[1].starts_with("servers for 23.64 USD are not leased"),
             "{outlook:?}"
         );
         assert_eq!(plan.metadata.owner_references.unwrap()[0].uid, "uid-chat");

@@ -4,6 +4,7 @@
 // Every bench and test that includes this uses a part of it.
 #![allow(dead_code)]
 
+pub(crate) mod many;
 pub(crate) mod milp;
 
 use pomarium_kernel::random::SplitMix;

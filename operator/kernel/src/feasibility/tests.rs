@@ -127,6 +127,7 @@ fn pool() -> Pool {
             on_deadline: OnDeadline::Keep,
         },
         mode: Mode::Auto,
+        approved: BTreeSet::new(),
         discipline: Discipline::LeastWork,
         performance: Vec::new(),
         revision: Revision::from("r1"),

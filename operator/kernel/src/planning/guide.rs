@@ -22,6 +22,7 @@ use super::react::episode;
 use super::stock::Shelf;
 use crate::lifecycle::ServerState;
 use crate::names::{GroupName, PoolId, ServerName};
+use crate::plan::Rejected;
 use crate::reason::{Problem, Reason};
 use crate::snapshot::{Group, Measured, Snapshot};
 use crate::strategy::ahead::{Ahead, GroupAhead, Missing, PoolAhead};
@@ -125,6 +126,11 @@ impl<'a> Guide<'a> {
     /// Replicas that are planned in a group.
     pub(crate) fn replicas(&self, group: &GroupName) -> u32 {
         self.planned.replicas.get(group).copied().unwrap_or(0)
+    }
+
+    /// Groups that were rejected for `group`; `None` if none of its servers is planned to be asked for.
+    pub(crate) fn rejected(&self, group: &GroupName) -> Option<&'a [Rejected]> {
+        Some(&self.planned.chosen.get(group)?.rejected)
     }
 
     /// Servers that the pool may still ask for: those planned, less those that have been asked for since.

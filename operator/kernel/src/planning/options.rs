@@ -153,6 +153,17 @@ impl<'a> Options<'a> {
         }
     }
 
+    /// Groups that do not satisfy the pool, and why.
+    pub(crate) fn unsatisfying(&self) -> impl Iterator<Item = Rejected> {
+        self.refused.iter().map(|(name, problem)| Rejected {
+            alternative: name.to_string(),
+            reason: problem.reason,
+            message: problem.message.clone(),
+            hourly: None,
+            cost: None,
+        })
+    }
+
     /// Why other groups than `chosen` were not: those that do not satisfy the pool, and those that come later.
     pub(crate) fn alternatives(&self, chosen: &GroupName, unavailable: &BTreeMap<GroupName, Problem>) -> Vec<Rejected> {
         let later = self
@@ -171,20 +182,15 @@ impl<'a> Options<'a> {
             });
         let mut all: Vec<_> = later.collect();
         all.sort_by(|left, right| (&left.0, left.1).cmp(&(&right.0, right.1)));
-        let refused = self.refused.iter().map(|(name, problem)| Rejected {
-            alternative: name.to_string(),
-            reason: problem.reason,
-            message: problem.message.clone(),
-            hourly: None,
-        });
         all.into_iter()
             .map(|(_, name, problem, hourly)| Rejected {
                 alternative: name.to_string(),
                 reason: problem.reason,
                 message: problem.message,
                 hourly,
+                cost: None,
             })
-            .chain(refused)
+            .chain(self.unsatisfying())
             .take(Decision::MAX_REJECTED)
             .collect()
     }

@@ -20,11 +20,11 @@ use super::promised::Promised;
 use super::react::episode;
 use super::servers::Claims;
 use super::shrink::{Case, Shrinkage, Surplus, shrink};
-use super::slots::{Slot, Source, slots, take};
+use super::slots::{Slot, Source, approved, slots, take};
 use super::stock::{Ask, Stock};
 use super::world::World;
 use crate::lifecycle::{Drain, ReplicaState};
-use crate::names::{GroupName, PoolId, ReplicaId};
+use crate::names::{GroupName, PoolId, ReplicaId, ServerName};
 use crate::plan::{Action, Rejected, Verdict};
 use crate::reason::{Problem, Reason};
 use crate::snapshot::{Pool, PoolMemory};
@@ -350,7 +350,10 @@ impl<'a> Step<'_, 'a> {
                 self.shared.draft.decide(action, Reason::DrainCancelled, message);
             }
             Source::Purchase => {
+                let guide = self.lead.guide().filter(|_| reason == Reason::PlannedAhead);
+                let planned = guide.and_then(|guide| guide.rejected(&slot.group));
                 let ask = Ask {
+                    name: self.approved_name(slot),
                     reason: if reason == Reason::PlannedAhead {
                         reason
                     } else {
@@ -358,7 +361,10 @@ impl<'a> Step<'_, 'a> {
                     },
                     message: format!("for pool {pool}: {message}"),
                     verdict: slot.verdict,
-                    rejected: alternatives(),
+                    rejected: match planned {
+                        Some(planned) => planned.iter().cloned().chain(self.options.unsatisfying()).collect(),
+                        None => alternatives(),
+                    },
                 };
                 self.shared.stock.shelf(&slot.group).asked.push(ask);
             }
@@ -366,6 +372,15 @@ impl<'a> Step<'_, 'a> {
             Source::Reclaim(_) | Source::Vacating(_) | Source::Coming => {}
         }
         take(slot, &mut self.shared.stock, server_state);
+    }
+
+    /// By which name people have approved a purchase that would only be proposed without them.
+    fn approved_name(&self, slot: &Slot) -> Option<ServerName> {
+        let (name, choice) = self.options.choices.get_key_value(&slot.group)?;
+        let stock = &self.shared.stock;
+        let needs_approval = choice.verdict == Verdict::Propose && slot.verdict == Verdict::Act;
+        let approved = approved(name, choice.group, stock.shelves.get(*name)?, self.crew.pool);
+        approved.into_iter().next().filter(|_| needs_approval).cloned()
     }
 
     fn begin_drain(&mut self, name: &ReplicaId, reason: Reason, message: &str, rejected: &[Rejected]) {

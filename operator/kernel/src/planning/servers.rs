@@ -45,7 +45,7 @@ pub(crate) fn manage(
         if world.hands_off(name).is_none() && group.inventory.is_known() {
             call_back(name, group, shelf, claims, draft);
             keep_minimum(name, group, shelf, power);
-            if ask(name, group, shelf, draft) {
+            if ask(world, name, group, shelf, draft) {
                 memory.last_requested_at = Some(world.now);
             }
             let returns = Returns {
@@ -106,6 +106,7 @@ fn keep_minimum(name: &GroupName, group: &Group, shelf: &mut Shelf, power: &mut 
         shelf.growable -= 1;
         power.take(name);
         shelf.asked.push(Ask {
+            name: None,
             reason: Reason::GroupBelowMinimum,
             message: format!("group {name} has {there} of at least {minimum} servers"),
             verdict: Verdict::Act,
@@ -114,27 +115,34 @@ fn keep_minimum(name: &GroupName, group: &Group, shelf: &mut Shelf, power: &mut 
     }
 }
 
-/// Asks for servers by the lowest free names, those that are only proposed last. True if any are asked for.
-fn ask(name: &GroupName, group: &Group, shelf: &mut Shelf, draft: &mut Draft) -> bool {
+/// Asks for servers by the names that people have approved, then by the lowest free ones; those that are only proposed last. True if any are
+/// asked for.
+fn ask(world: &World, name: &GroupName, group: &Group, shelf: &mut Shelf, draft: &mut Draft) -> bool {
     let servers = group.inventory.servers();
-    // What people have approved goes by the names that they were shown.
-    let approved: BTreeSet<&ServerName> = group.approved_requests().collect();
-    let names = (0u32..)
+    let named: BTreeSet<ServerName> = shelf.asked.iter().filter_map(|ask| ask.name.clone()).collect();
+    // What people have approved goes by the names that they were shown, and by no other.
+    let pools = world.snapshot.pools.values();
+    let approved = pools.flat_map(|pool| pool.approved_requests(name, group));
+    let reserved: BTreeSet<&ServerName> = approved.chain(group.approved_requests()).chain(&named).collect();
+    let mut approved = group.approved_requests().filter(|server| !named.contains(*server));
+    let mut lowest = (0u32..)
         .map(|ordinal| ServerName::new(format!("{name}-{ordinal}")))
-        .filter(|server| !servers.contains_key(server) && !approved.contains(server));
-    let names = approved.iter().copied().cloned().chain(names);
+        .filter(|server| !servers.contains_key(server) && !reserved.contains(server));
     shelf.asked.sort_by_key(|ask| ask.verdict);
-    for (index, ask) in shelf.asked.iter_mut().enumerate() {
-        if index >= approved.len() {
-            ask.verdict = ask.verdict.max(by_mode(group));
+    for ask in &mut shelf.asked {
+        if ask.name.is_none() {
+            ask.name = approved.next().cloned();
+            if ask.name.is_none() {
+                ask.verdict = ask.verdict.max(by_mode(group));
+            }
         }
-    }
-    for (ask, server) in shelf.asked.iter().zip(names) {
+        let Some(server) = ask.name.clone().or_else(|| lowest.next()) else {
+            break;
+        };
         let group = name.clone();
-        let action = Action::RequestServer { group, server };
         draft.gated(
             ask.verdict,
-            action,
+            Action::RequestServer { group, server },
             ask.reason,
             ask.message.clone(),
             ask.rejected.clone(),

@@ -232,6 +232,7 @@ fn remove(case: &Case, victim: &Member, candidates: &[&Member], rate: Rate) -> S
     let rejected = others_paid().filter_map(|member| {
         let until = paid(member)?;
         Some(Rejected {
+            cost: None,
             alternative: member.replica.server.to_string(),
             reason: Reason::LeasePaid,
             message: format!("paid until {until}"),

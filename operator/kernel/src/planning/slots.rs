@@ -103,7 +103,7 @@ pub(crate) fn slots(
         let power = stock.power.refuses(group);
         match growable(shelf, power, shelf.free.iter().find(|name| !proven(name))) {
             Ok(more) => {
-                let approved = approved(choice.group, shelf, crew.pool);
+                let approved = approved(group, choice.group, shelf, crew.pool).len();
                 for index in 0..usize::try_from(more).unwrap_or(usize::MAX).min(limit) {
                     let verdict = if index < approved { Verdict::Act } else { choice.verdict };
                     add(Source::Purchase, group, None, verdict);
@@ -126,11 +126,18 @@ pub(crate) fn slots(
     )
 }
 
-/// How many servers people have approved that nobody has asked for yet.
-fn approved(group: &Group, shelf: &Shelf, pool: &Pool) -> usize {
-    let taken = shelf.asked.iter().filter(|ask| ask.verdict == Verdict::Act).count();
-    let approved = group.approved_requests().filter(|_| pool.mode != Mode::Advise);
-    approved.count().saturating_sub(taken)
+/// Servers that people have approved, those of the group or those of the pool, and that nobody has asked for yet.
+pub(crate) fn approved<'p>(
+    name: &'p GroupName,
+    group: &'p Group,
+    shelf: &Shelf,
+    pool: &'p Pool,
+) -> BTreeSet<&'p ServerName> {
+    let taken = |server: &ServerName| shelf.asked.iter().any(|ask| ask.name.as_ref() == Some(server));
+    let approved = group.approved_requests().chain(pool.approved_requests(name, group));
+    approved
+        .filter(|server| pool.mode != Mode::Advise && !taken(server))
+        .collect()
 }
 
 /// How many more servers of a group may be asked for, or why none. `power` is why there is no power for another; `unproven` is a free one

@@ -38,6 +38,8 @@ pub(crate) struct Shelf {
 /// A server that is to be asked for.
 #[derive(Clone, Debug)]
 pub(crate) struct Ask {
+    /// By which name people have approved it.
+    pub(crate) name: Option<ServerName>,
     pub(crate) reason: Reason,
     pub(crate) message: String,
     pub(crate) verdict: Verdict,

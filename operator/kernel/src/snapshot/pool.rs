@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Demand, EnginesMeasured, LengthMix, Measured, Mode, Replica, Trust, Use};
+use super::{Demand, EnginesMeasured, Group, LengthMix, Measured, Mode, Replica, Trust, Use};
 use crate::forecast::Event;
-use crate::names::{GroupName, Jurisdiction, ReplicaId, Revision, SiteName};
+use crate::names::{GroupName, Jurisdiction, ReplicaId, Revision, ServerName, SiteName};
 use crate::strategy::past::Past;
 use crate::time::{Span, Timestamp};
 use crate::units::{Fraction, Money};
@@ -37,6 +37,9 @@ pub struct Pool {
     pub drain: DrainPolicy,
     /// How far Pomarium may go by itself.
     pub mode: Mode,
+    /// Servers that people have approved to be asked for for it, where it wants to be asked.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub approved: BTreeSet<ServerName>,
     /// How requests meet servers.
     pub discipline: Discipline,
     /// Measured step times that replace the catalogue's.
@@ -70,6 +73,25 @@ pub struct Pool {
     pub paused: bool,
     /// The object is being deleted: drain everything.
     pub deleting: bool,
+}
+
+impl Pool {
+    /// Servers of a group that people have approved to be asked for for this pool, and that do not exist yet. Where those of the group want to be
+    /// asked, they decide.
+    pub fn approved_requests<'p>(
+        &'p self,
+        name: &'p GroupName,
+        group: &'p Group,
+    ) -> impl Iterator<Item = &'p ServerName> {
+        let counts = self.mode == Mode::Approve && group.mode == Mode::Auto;
+        let of_group = move |server: &str| {
+            let ordinal = server.strip_prefix(name.as_str())?.strip_prefix('-')?;
+            ordinal.parse::<u32>().ok()
+        };
+        let servers = group.inventory.servers();
+        let approved = self.approved.iter().filter(move |_| counts);
+        approved.filter(move |server| of_group(server.as_str()).is_some() && !servers.contains_key(*server))
+    }
 }
 
 /// A model and what it needs.

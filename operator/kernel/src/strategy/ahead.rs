@@ -7,6 +7,7 @@
 //! that may be asked; pools whose demand is known. See `scene`.
 
 mod calibrate;
+mod instead;
 mod limits;
 mod scene;
 #[cfg(test)]
@@ -24,9 +25,10 @@ use super::{Burnt, Effort, envelope};
 use crate::capacity::Calibrations;
 use crate::forecast::Forecast;
 use crate::names::{GroupName, PoolId, ServerName};
+use crate::plan::Rejected;
 use crate::snapshot::Snapshot;
 use crate::time::{Span, Timestamp};
-use crate::units::Rate;
+use crate::units::{Money, Rate};
 
 /// A strategic plan is made so often, and earlier when demand leaves the forecast's band.
 pub const REPLAN: Span = Span::from_minutes(5);
@@ -95,9 +97,25 @@ pub struct PoolAhead {
     /// What servers would have cost that the plan does without, because the budget does not allow them.
     #[serde(default)]
     pub forgone: f64,
+    /// Groups that servers are planned to be leased from for it, and why not from others.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub chosen: BTreeMap<GroupName, Chosen>,
     /// Windows that will not hold, by start.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<Missing>,
+}
+
+/// Why servers are leased from one group and not from another.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Chosen {
+    /// The first of the leases that are planned there: from when on it serves.
+    pub serves: Timestamp,
+    /// Until when it is wanted; the end of the horizon if beyond.
+    pub to: Timestamp,
+    /// What it costs from the purchase to its end, its whole minimum included.
+    pub cost: Money,
+    /// Other groups that the pool may use, the cheapest first.
+    pub rejected: Vec<Rejected>,
 }
 
 /// What is planned to be spent in one period of a budget.

@@ -7,21 +7,24 @@
 //!
 //! Good prices are those at which servers that may be divided between courses come to rest. Parts of servers are moved from the course that
 //! pays least to the one that pays best, as traffic finds its routes (gradient projection: Jayakrishnan et al., 1994), while courses
-//! are found by dynamic programming as they are needed; π follows the budgets.
+//! are found by dynamic programming as they are needed; π follows the budgets. Where burn has a kink, prices swing around the one that is right,
+//! and their mean over the last rounds is a better bound than any of them (Nesterov, "Primal-dual subgradient methods", 2009).
 //!
 //! Leases are whole, though: if the divided optimum takes 7.4 leases of a class, then a plan takes at most 7 or at least 8, and the cheaper
 //! of both divided optima is a bound, too. A price on leases keeps the number on its side.
 
+use super::Unit;
 use super::course::Tariff;
+use super::divided::Division;
 use super::grid::Term;
 use super::sweep::Solver;
-use super::{Problem, Unit};
 
 /// Servers of one kind, divided between courses.
 #[derive(Clone, Debug)]
 struct Block {
     class: usize,
     unit: Unit,
+    servers: f64,
     courses: Vec<Divided>,
 }
 
@@ -31,14 +34,24 @@ struct Divided {
     terms: Vec<Term>,
     cost: f64,
     leases: f64,
-    /// (pool × slot, requests/s).
-    gives: Vec<(u32, f64)>,
+    /// (slot, share of it), ascending.
+    serves: Vec<(usize, f64)>,
     servers: f64,
 }
 
 impl Divided {
-    fn earns(&self, worth: &[f64]) -> f64 {
-        self.gives.iter().map(|&(at, each)| each * worth[at as usize]).sum()
+    fn of(solver: &Solver, class: usize, unit: Unit, terms: Vec<Term>, servers: f64) -> Self {
+        Self {
+            cost: solver.grid.total(class, unit, &terms),
+            leases: terms.iter().filter(|term| !term.given).count() as f64,
+            serves: terms.iter().flat_map(|term| term.serves.slots()).collect(),
+            terms,
+            servers,
+        }
+    }
+
+    fn earns(&self, values: &[f64]) -> f64 {
+        self.serves.iter().map(|&(slot, share)| share * values[slot]).sum()
     }
 }
 
@@ -53,286 +66,279 @@ struct Side {
 /// Servers divided between courses, and the prices that led there.
 #[derive(Clone, Debug)]
 pub(super) struct Relaxation {
+    /// In the order of their classes.
     blocks: Vec<Block>,
-    /// Per pool × slot: requests/s.
-    capacity: Vec<f64>,
-    /// Per pool × slot: what a request/s is worth there, and how fast that falls.
-    worth: Vec<f64>,
-    bend: Vec<f64>,
+    /// Whom they serve.
+    division: Division,
     /// Per pool, per window: of a burnt request.
     pub(super) prices: Vec<Vec<f64>>,
     side: Option<Side>,
     /// What every lease of the side's class costs besides; below zero if leases are wanted.
     toll: f64,
+    /// Means of both over the last rounds.
+    mean: (Vec<Vec<f64>>, f64),
     /// The best bound so far.
     pub(super) best: f64,
 }
 
 impl Relaxation {
     pub(super) fn new(solver: &Solver, prices: &[Vec<f64>]) -> Self {
-        let problem = solver.problem;
+        let mut division = Division::new(solver, prices);
         let mut blocks: Vec<Block> = Vec::new();
-        for (class, spec) in problem.classes.iter().enumerate() {
+        for (class, spec) in solver.problem.classes.iter().enumerate() {
             let first = blocks.len();
             for &unit in &spec.units {
                 if let Some(block) = blocks[first..].iter_mut().find(|block| block.unit == unit) {
+                    block.servers += 1.0;
                     block.courses[0].servers += 1.0;
                 } else {
-                    let nothing = Divided {
-                        terms: Vec::new(),
-                        cost: 0.0,
-                        leases: 0.0,
-                        gives: Vec::new(),
-                        servers: 1.0,
-                    };
+                    // What is paid for already cannot be left.
+                    let terms = solver.grid.given(unit).into_iter().collect();
+                    let courses = vec![Divided::of(solver, class, unit, terms, 1.0)];
                     blocks.push(Block {
                         class,
                         unit,
-                        courses: vec![nothing],
+                        servers: 1.0,
+                        courses,
                     });
                 }
             }
+            for block in &blocks[first..] {
+                let given = &block.courses[0];
+                for &(slot, share) in &given.serves {
+                    division.add(solver, class, slot, share * given.servers);
+                }
+            }
         }
-        let size = problem.pools.len() * solver.grid.slots;
-        let mut relaxation = Self {
+        Self {
             blocks,
-            capacity: vec![0.0; size],
-            worth: vec![0.0; size],
-            bend: vec![0.0; size],
+            division,
             prices: prices.to_vec(),
             side: None,
             toll: 0.0,
+            mean: (prices.to_vec(), 0.0),
             best: 0.0,
-        };
-        for at in 0..size {
-            relaxation.value(solver, at);
         }
-        relaxation
     }
 
     /// So many rounds. Stops early once the bound is above `enough`.
-    pub(super) fn improve(&mut self, solver: &mut Solver, rounds: u32, enough: f64, ceiling: f64) {
-        for _ in 0..rounds {
-            self.round(solver);
+    pub(super) fn improve(&mut self, solver: &mut Solver, rounds: u32, enough: f64) {
+        let settled = rounds / 3;
+        for round in 0..rounds {
+            let value = self.read(solver);
+            self.best = self.best.max(value);
             if self.best >= enough {
                 return;
             }
-            self.follow(solver.problem, solver, ceiling);
+            self.shift_all(solver);
+            self.follow(solver);
+            if round >= settled {
+                self.average(1.0 / f64::from(round - settled + 1).min(MEMORY));
+                if (rounds - round - 1).is_multiple_of(READ_EVERY) {
+                    self.exchange();
+                    let value = self.read(solver);
+                    self.exchange();
+                    self.best = self.best.max(value);
+                }
+            }
         }
     }
 
-    /// One round: every class finds its best courses, parts of servers move to them, and the bound is read off.
-    fn round(&mut self, solver: &mut Solver) {
-        let slots = solver.grid.slots;
+    /// Lets all servers come a few at a time, each class's where they are worth most then: with many pools a far better beginning than none.
+    pub(super) fn fill(&mut self, solver: &mut Solver) {
+        for _ in 0..FILLS {
+            let mut swept = usize::MAX;
+            for index in 0..self.blocks.len() {
+                let (class, unit) = (self.blocks[index].class, self.blocks[index].unit);
+                if class != swept {
+                    self.division.look(solver, class);
+                    let timetable = &solver.grid.timetables[class];
+                    let tariff = Tariff::of(timetable);
+                    solver.planner.sweep(timetable, tariff, self.division.values(class));
+                    swept = class;
+                }
+                let terms = solver.planner.terms(&solver.grid, class, unit);
+                self.admit(solver, index, terms.clone());
+                let Block { courses, servers, .. } = &mut self.blocks[index];
+                let part = *servers / f64::from(FILLS);
+                let Some(to) = courses
+                    .iter()
+                    .position(|course| course.terms == terms)
+                    .filter(|&to| to > 0)
+                else {
+                    continue;
+                };
+                courses[0].servers = (courses[0].servers - part).max(0.0);
+                courses[to].servers += part;
+                let changes = changes(&courses[0].serves, &courses[to].serves);
+                self.division.change(solver, class, &changes, part);
+            }
+        }
+    }
+
+    /// What the prices of now say of the cost of any plan. Every class finds the courses that are best at them.
+    fn read(&mut self, solver: &mut Solver) -> f64 {
         let mut value = 0.0;
-        let mut values = vec![0.0; slots];
-        let mut chosen = vec![0_usize; slots];
         let mut lease = Vec::new();
         let mut swept = usize::MAX;
         for index in 0..self.blocks.len() {
             let (class, unit) = (self.blocks[index].class, self.blocks[index].unit);
             if class != swept {
-                self.values(solver, class, &mut values, &mut chosen);
                 let timetable = &solver.grid.timetables[class];
+                self.division.look(solver, class);
                 let mut tariff = Tariff::of(timetable);
                 if self.side.is_some_and(|side| side.class == class) {
                     lease.clear();
                     lease.extend(timetable.lease_cost.iter().map(|cost| cost + self.toll));
                     tariff.lease = &lease;
                 }
-                solver.planner.sweep(timetable, tariff, &values);
+                solver.planner.sweep(timetable, tariff, self.division.values(class));
                 swept = class;
             }
-            let count: f64 = self.blocks[index].courses.iter().map(|course| course.servers).sum();
-            value += count * solver.planner.net(&solver.grid, class, unit);
+            value += self.blocks[index].servers * solver.planner.net(&solver.grid, class, unit);
             let terms = solver.planner.terms(&solver.grid, class, unit);
-            self.admit(solver, index, terms, &chosen);
+            self.admit(solver, index, terms);
         }
         value -= self.side.map_or(0.0, |side| self.toll * side.count);
-        for (pool, demand) in solver.problem.pools.iter().enumerate() {
-            let (share, lost) = solver.at_best(pool);
-            for slot in 0..slots {
-                let price = self.price(solver, pool, slot);
-                let worth = self.worth[pool * slots + slot] / share;
-                value += solver.outcomes[pool * solver.grid.slots + slot].least(price, worth, -lost) + worth * lost;
-            }
-            for (price, window) in self.prices[pool].iter().zip(&demand.windows) {
+        for (prices, demand) in self.prices.iter().zip(&solver.problem.pools) {
+            for (price, window) in prices.iter().zip(&demand.windows) {
                 value -= price * window.budget;
             }
         }
-        self.best = self.best.max(value);
-        for _ in 0..MOVES {
-            for block in 0..self.blocks.len() {
-                self.shift(solver, block);
-            }
-        }
+        value + self.division.least(solver)
     }
 
-    /// What serving is worth to a server of `class`, and which pool it serves.
-    fn values(&self, solver: &Solver, class: usize, values: &mut [f64], chosen: &mut [usize]) {
-        let slots = values.len();
-        values.fill(0.0);
-        chosen.fill(0);
-        for &(pool, each) in &solver.users[class] {
-            for slot in 0..slots {
-                let worth = each * self.worth[pool * slots + slot];
-                if worth > values[slot] {
-                    values[slot] = worth;
-                    chosen[slot] = pool;
+    fn average(&mut self, weight: f64) {
+        self.division.average(weight);
+        let (prices, toll) = &mut self.mean;
+        for (mean, price) in prices.iter_mut().flatten().zip(self.prices.iter().flatten()) {
+            *mean += (price - *mean) * weight;
+        }
+        *toll += (self.toll - *toll) * weight;
+    }
+
+    /// Lets prices and their means change places.
+    fn exchange(&mut self) {
+        self.division.exchange();
+        std::mem::swap(&mut self.prices, &mut self.mean.0);
+        std::mem::swap(&mut self.toll, &mut self.mean.1);
+    }
+
+    /// Moves parts of servers between courses, and between pools.
+    fn shift_all(&mut self, solver: &Solver) {
+        for pass in 0..MOVES {
+            let mut index = 0;
+            while let Some(class) = self.blocks.get(index).map(|block| block.class) {
+                // What is worth most has changed since with what other classes did.
+                if pass == 0 && solver.users[class].len() > 1 {
+                    self.division.look(solver, class);
                 }
+                while self.blocks.get(index).is_some_and(|block| block.class == class) {
+                    self.shift(solver, index);
+                    index += 1;
+                }
+                self.division.balance(solver, class);
             }
         }
-    }
-
-    fn price(&self, solver: &Solver, pool: usize, slot: usize) -> f64 {
-        let window = solver.window[pool * solver.grid.slots + slot];
-        solver.problem.pools[pool].miss_value + window.map_or(0.0, |window| self.prices[pool][window])
     }
 
     /// Makes a course known to a block.
-    fn admit(&mut self, solver: &Solver, block: usize, terms: Vec<Term>, chosen: &[usize]) {
-        let slots = solver.grid.slots;
-        let Block { class, unit, courses } = &mut self.blocks[block];
-        let spec = &solver.problem.classes[*class];
-        let mut gives = Vec::new();
-        for term in &terms {
-            for (slot, share) in term.serves.slots() {
-                let each = spec.capacity[chosen[slot]].unwrap_or(0.0);
-                if each > 0.0 {
-                    gives.push((
-                        u32::try_from(chosen[slot] * slots + slot).unwrap_or(u32::MAX),
-                        share * each,
-                    ));
-                }
-            }
-        }
-        gives.sort_unstable_by_key(|&(at, _)| at);
-        if courses
-            .iter()
-            .any(|course| course.terms == terms && course.gives == gives)
-        {
-            return;
-        }
-        let new = Divided {
-            cost: solver.grid.total(*class, *unit, &terms),
-            leases: terms.iter().filter(|term| !term.given).count() as f64,
-            terms,
-            gives,
-            servers: 0.0,
-        };
-        // What is paid for already cannot be left: the first course that is found replaces the empty one.
-        if courses.len() == 1 && courses[0].terms.is_empty() && !matches!(unit, Unit::Off { .. }) {
-            let servers = courses[0].servers;
-            courses[0] = Divided { servers, ..new };
-            let moved = courses[0].gives.clone();
-            for (at, each) in moved {
-                self.capacity[at as usize] += each * servers;
-                self.value(solver, at as usize);
-            }
-        } else {
-            courses.push(new);
+    fn admit(&mut self, solver: &Solver, block: usize, terms: Vec<Term>) {
+        let Block {
+            class, unit, courses, ..
+        } = &mut self.blocks[block];
+        if !courses.iter().any(|course| course.terms == terms) {
+            courses.push(Divided::of(solver, *class, *unit, terms, 0.0));
         }
     }
 
-    /// Moves servers of a block from the course that pays least to the one that pays best.
+    /// Moves servers of a block from the courses that lose most to the one that pays best.
     fn shift(&mut self, solver: &Solver, block: usize) {
         let Block { class, courses, .. } = &self.blocks[block];
-        if courses.len() < 2 {
-            return;
-        }
-        let side = self.side.filter(|side| side.class == *class);
-        let toll = side.map_or(0.0, |_| self.toll);
-        let (mut worst, mut best) = (None, None);
-        for (index, course) in courses.iter().enumerate() {
-            let net = course.cost + toll * course.leases - course.earns(&self.worth);
-            if best.is_none_or(|(_, least)| net < least) {
-                best = Some((index, net));
+        let toll = self.side.filter(|side| side.class == *class).map_or(0.0, |_| self.toll);
+        let values = self.division.values(*class);
+        let mut nets = Vec::with_capacity(courses.len());
+        nets.extend(
+            courses
+                .iter()
+                .map(|course| course.cost + toll * course.leases - course.earns(values)),
+        );
+        let least = nets.iter().copied().fold(f64::INFINITY, f64::min);
+        let mut worst = [(0.0, usize::MAX); RELIEVED];
+        for (index, (course, net)) in courses.iter().zip(&nets).enumerate() {
+            let loss = (net - least) * course.servers;
+            if let Some(last) = worst.last_mut().filter(|last| loss > last.0) {
+                *last = (loss, index);
+                worst.sort_by(|left, right| right.0.total_cmp(&left.0));
             }
-            if course.servers > 1e-9 && worst.is_none_or(|(_, most)| net > most) {
-                worst = Some((index, net));
-            }
         }
-        let (Some((worst, most)), Some((best, least))) = (worst, best) else {
-            return;
-        };
-        if worst == best || most - least < 1e-9 {
-            return;
-        }
-        let all = courses[worst].servers;
-        let bend = bend(&courses[worst].gives, &courses[best].gives, &self.bend);
-        let mut part = if bend > 0.0 {
-            ((most - least) / bend).min(all)
-        } else {
-            all
-        };
-        let fixed =
-            courses[best].cost + toll * courses[best].leases - courses[worst].cost - toll * courses[worst].leases;
-        self.transfer(solver, block, worst, best, part);
-        for _ in 0..BACKTRACKS {
-            let courses = &self.blocks[block].courses;
-            let rest = fixed - courses[best].earns(&self.worth) + courses[worst].earns(&self.worth);
-            if rest <= 0.1 * (most - least) {
-                break;
-            }
-            // Too far: back to where the line between both slopes is level.
-            let back = part * rest / (rest + most - least);
-            self.transfer(solver, block, best, worst, back);
-            part -= back;
+        // With one pool alone, what moves settles at once.
+        let most = if solver.problem.pools.len() > 1 { RELIEVED } else { 1 };
+        for &(_, from) in worst.iter().take(most).filter(|&&(_, from)| from < usize::MAX) {
+            self.relieve(solver, block, from, toll);
         }
         let courses = &mut self.blocks[block].courses;
         if courses.len() > KEPT {
             let mut index = 0;
             courses.retain(|course| {
                 index += 1;
-                // The first one may stand for what is paid for already.
                 course.servers > 1e-9 || index > KEPT / 2
             });
         }
     }
 
-    fn transfer(&mut self, solver: &Solver, block: usize, from: usize, to: usize, servers: f64) {
-        for (course, servers) in [(from, -servers), (to, servers)] {
-            let course = &mut self.blocks[block].courses[course];
-            course.servers = (course.servers + servers).max(0.0);
-            for &(at, each) in &course.gives {
-                self.capacity[at as usize] += each * servers;
+    /// Moves servers from one course to the one that pays best.
+    fn relieve(&mut self, solver: &Solver, block: usize, from: usize, toll: f64) {
+        let Block { class, courses, .. } = &self.blocks[block];
+        let class = *class;
+        let values = self.division.values(class);
+        let net = |course: &Divided| course.cost + toll * course.leases - course.earns(values);
+        let most = net(&courses[from]);
+        let mut best = (from, most);
+        for (index, course) in courses.iter().enumerate() {
+            let net = net(course);
+            if net < best.1 {
+                best = (index, net);
             }
         }
-        for course in [from, to] {
-            for index in 0..self.blocks[block].courses[course].gives.len() {
-                let at = self.blocks[block].courses[course].gives[index].0 as usize;
-                self.value(solver, at);
-            }
+        let (best, least) = best;
+        if best == from || most - least < 1e-9 {
+            return;
         }
-    }
-
-    /// What a request/s is worth in a slot, from the capacity there.
-    fn value(&mut self, solver: &Solver, at: usize) {
-        let (pool, slot) = (at / solver.grid.slots, at % solver.grid.slots);
-        let (share, lost) = solver.at_best(pool);
-        let price = self.price(solver, pool, slot);
-        let (slope, bend) = solver.outcomes[pool * solver.grid.slots + slot].slope(self.capacity[at] * share - lost);
-        self.worth[at] = price * slope * share;
-        self.bend[at] = price * bend * share * share;
-    }
-
-    /// Expected burn of a pool in a window.
-    fn burnt(&self, solver: &Solver, pool: usize, window: usize) -> f64 {
-        let (share, lost) = solver.at_best(pool);
-        let slots = solver.problem.pools[pool].windows[window].slots.clone();
-        slots
-            .map(|slot| {
-                let capacity = self.capacity[pool * solver.grid.slots + slot];
-                solver.outcomes[pool * solver.grid.slots + slot].at(capacity * share - lost)
-            })
-            .sum()
+        let all = courses[from].servers;
+        let changes = changes(&courses[from].serves, &courses[best].serves);
+        let bend = self.division.bend(class, &changes, &solver.users[class]);
+        let mut part = if bend > 0.0 {
+            ((most - least) / bend).min(all)
+        } else {
+            all
+        };
+        let fixed = courses[best].cost + toll * courses[best].leases - courses[from].cost - toll * courses[from].leases;
+        self.division.change(solver, class, &changes, part);
+        for _ in 0..BACKTRACKS {
+            let values = self.division.values(class);
+            let earns: f64 = changes.iter().map(|&(slot, change)| change * values[slot]).sum();
+            let rest = fixed - earns;
+            if rest <= 0.1 * (most - least) {
+                break;
+            }
+            // Too far: back to where the line between both slopes is level.
+            let back = part * rest / (rest + most - least);
+            self.division.change(solver, class, &changes, -back);
+            part -= back;
+        }
+        let courses = &mut self.blocks[block].courses;
+        courses[from].servers = (courses[from].servers - part).max(0.0);
+        courses[best].servers += part;
     }
 
     /// Moves prices of burnt requests towards where budgets are just spent, and the toll to where the leases are as many as they should.
-    fn follow(&mut self, problem: &Problem, solver: &Solver, ceiling: f64) {
+    fn follow(&mut self, solver: &Solver) {
+        let problem = solver.problem;
         for (pool, demand) in problem.pools.iter().enumerate() {
+            let ceiling = solver.ceilings[pool];
             for (index, window) in demand.windows.iter().enumerate() {
-                let burnt = self.burnt(solver, pool, index);
+                let burnt = self.division.burnt(solver, pool, window.slots.clone());
                 let ratio = if window.budget > 0.0 {
                     burnt / window.budget
                 } else {
@@ -353,9 +359,7 @@ impl Relaxation {
                 self.toll.max(0.0)
             };
         }
-        for at in 0..self.worth.len() {
-            self.value(solver, at);
-        }
+        self.division.price(solver, &self.prices);
     }
 
     /// Leases of a class, in parts.
@@ -414,28 +418,30 @@ impl Relaxation {
     }
 }
 
-/// How fast what a move from one course to another gains falls as servers are moved. Both are sorted; where both serve nothing changes.
-fn bend(from: &[(u32, f64)], to: &[(u32, f64)], bends: &[f64]) -> f64 {
+/// What changes in every slot when a server leaves one course for another. Both are sorted; where both serve nothing changes.
+fn changes(from: &[(usize, f64)], to: &[(usize, f64)]) -> Vec<(usize, f64)> {
     let (mut from, mut to) = (from.iter().peekable(), to.iter().peekable());
-    let mut sum = 0.0;
+    let mut changes = Vec::new();
     loop {
-        let (at, change) = match (from.peek(), to.peek()) {
-            (Some(&&(left, each)), Some(&&(right, other))) if left == right => {
+        let (slot, change) = match (from.peek(), to.peek()) {
+            (Some(&&(left, before)), Some(&&(right, after))) if left == right => {
                 from.next();
                 to.next();
-                (left, other - each)
+                (left, after - before)
             }
-            (Some(&&(left, each)), right) if right.is_none_or(|&&(right, _)| left < right) => {
+            (Some(&&(left, before)), right) if right.is_none_or(|&&(right, _)| left < right) => {
                 from.next();
-                (left, each)
+                (left, -before)
             }
-            (_, Some(&&(right, each))) => {
+            (_, Some(&&(right, after))) => {
                 to.next();
-                (right, each)
+                (right, after)
             }
-            (_, None) => return sum,
+            (_, None) => return changes,
         };
-        sum += change * change * bends[at as usize];
+        if change.abs() > 0.0 {
+            changes.push((slot, change));
+        }
     }
 }
 
@@ -444,6 +450,18 @@ const MOVES: u32 = 3;
 
 /// Times that a step is taken back in part.
 const BACKTRACKS: u32 = 3;
+
+/// Parts in which servers come at first.
+const FILLS: u32 = 8;
+
+/// Courses of a block that servers are moved from at a time.
+const RELIEVED: usize = 3;
+
+/// Rounds that means go back, about.
+const MEMORY: f64 = 10.0;
+
+/// The bound of the means is read once in so many rounds.
+const READ_EVERY: u32 = 4;
 
 /// Courses of a block, before those that nobody follows are forgotten.
 const KEPT: usize = 24;

@@ -17,8 +17,9 @@ use super::burn::BurnTable;
 use super::dwell::Considered;
 use super::horizon::Horizon;
 pub use super::memo::Memo;
+use super::parts::solve;
 use super::past::{Past, window};
-use super::solve::{Effort, solve};
+use super::solve::Effort;
 use super::{Burnt, Class, Leg, Problem, Shortfall, Unit};
 use crate::forecast::{Event, Forecast};
 use crate::performance::Performance;
@@ -147,6 +148,21 @@ pub struct SupplyPlan {
     pub buyers: Vec<usize>,
     /// When further servers are to be asked for, ascending.
     pub later: Vec<Timestamp>,
+    /// Leases that are planned, whether all plans of the last while agree on them or not.
+    pub fresh: Vec<Fresh>,
+}
+
+/// A lease that is planned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Fresh {
+    /// Asked for then.
+    pub from: Timestamp,
+    /// Serves from then on.
+    pub serves: Timestamp,
+    /// Given back then; the end of the horizon if it is kept beyond.
+    pub to: Timestamp,
+    /// The pool that it serves first.
+    pub pool: usize,
 }
 
 /// One pool's part.
@@ -282,7 +298,7 @@ fn supply_plan(horizon: &Horizon, supply: &Supply, courses: &[Vec<Leg>], serves:
         .zip(serves)
         .skip(held.len())
         .filter(|(legs, _)| begins_now(legs));
-    let buyers: Vec<usize> = bought.map(|(_, pool)| pool.unwrap_or(0)).collect();
+    let buyers: Vec<usize> = bought.filter_map(|(_, pool)| *pool).collect();
     let mut ahead: Vec<Timestamp> = courses
         .iter()
         .flatten()
@@ -290,9 +306,22 @@ fn supply_plan(horizon: &Horizon, supply: &Supply, courses: &[Vec<Leg>], serves:
         .map(|leg| later(now, leg.from_s))
         .collect();
     ahead.sort_unstable();
+    let fresh = courses.iter().zip(serves).enumerate().flat_map(|(unit, (legs, pool))| {
+        let is_fresh = move |leg: &&Leg| unit >= held.len() || leg.from_s > 0.0;
+        let fresh = move |leg: &Leg| {
+            Some(Fresh {
+                from: later(now, leg.from_s),
+                serves: later(now, leg.serves_s),
+                to: later(now, leg.to_s),
+                pool: (*pool)?,
+            })
+        };
+        legs.iter().filter(is_fresh).filter_map(fresh)
+    });
     SupplyPlan {
         until: until.collect(),
         serves: serves.iter().take(held.len()).copied().collect(),
+        fresh: fresh.collect(),
         buyers,
         later: ahead,
     }

@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use super::Unit;
 use super::course::Course;
+use super::grid::Term;
 use super::solve::{Candidate, violation};
 use super::sweep::{Solver, shorter};
 
@@ -57,6 +58,7 @@ impl<'s, 'p> Local<'s, 'p> {
             self.trim(plan);
             self.again(plan);
             self.merge(plan);
+            self.elsewhere(plan);
             if self.short.len() * self.long.len() <= MOST_TOGETHER {
                 self.instead(plan);
             }
@@ -107,6 +109,63 @@ impl<'s, 'p> Local<'s, 'p> {
                     }
                 }
             }
+        }
+    }
+
+    /// The same leases from another class: it may be cheaper.
+    fn elsewhere(&mut self, plan: &mut Candidate) {
+        let mut classes: Vec<usize> = self.long.iter().map(|&(class, _)| class).collect();
+        classes.dedup();
+        if classes.len() < 2 || self.long.len() * classes.len() > MOST_TOGETHER {
+            return;
+        }
+        for index in 0..self.long.len() {
+            for &other in &classes {
+                let (class, unit) = self.long[index];
+                let course = &plan.standing.courses[class][unit];
+                if other == class || course.terms.is_empty() || course.terms[0].given {
+                    continue;
+                }
+                let idle = |&&(class, unit): &&(usize, usize)| {
+                    let free =
+                        matches!(self.solver.problem.classes[class].units[unit], Unit::Off { from_s } if from_s <= 0.0);
+                    class == other && free && plan.standing.courses[class][unit].terms.is_empty()
+                };
+                if let Some(&(_, idle)) = self.long.iter().find(idle) {
+                    self.exchange(plan, (class, unit), (other, idle));
+                }
+            }
+        }
+    }
+
+    /// One server's leases for another one. Kept if the plan becomes cheaper, and budgets are kept no worse.
+    fn exchange(&mut self, plan: &mut Candidate, from: (usize, usize), to: (usize, usize)) {
+        let terms: Vec<Term> = plan.standing.courses[from.0][from.1]
+            .terms
+            .iter()
+            .map(|term| {
+                let lease = self.solver.grid.leased(to.0, term.from);
+                lease.until(lease.to().max(term.to()))
+            })
+            .collect();
+        let kind = self.solver.problem.classes[to.0].units[to.1];
+        let cost = self.solver.grid.total(to.0, kind, &terms);
+        let again = &self.solver.grid.timetables[to.0].again;
+        let too_soon = |end: usize, next: usize| again.get(end).is_none_or(|again| *again > next);
+        if cost >= plan.standing.courses[from.0][from.1].cost - 1e-9
+            || terms.windows(2).any(|pair| too_soon(pair[0].to(), pair[1].from))
+        {
+            return;
+        }
+        let before = plan.standing.cost;
+        let kept = self.solver.take_all(&mut plan.standing, &[from, to]);
+        self.solver
+            .assign(&mut plan.standing, to.0, to.1, Course { terms, cost });
+        let worse = violation(self.solver.problem, &plan.standing.burnt);
+        if worse <= plan.violation + 1e-12 && plan.standing.cost < before - 1e-9 {
+            plan.violation = worse;
+        } else {
+            self.solver.put_back(&mut plan.standing, &[from, to], kept);
         }
     }
 

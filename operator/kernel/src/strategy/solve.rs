@@ -6,6 +6,7 @@ use super::course::Course;
 use super::grid::Term;
 use super::local::Local;
 use super::money::{afford, spent};
+use super::parts::size;
 use super::sweep::{Solver, Standing};
 use super::{Burnt, Problem, Shortfall, StrategicPlan};
 
@@ -53,6 +54,28 @@ impl Effort {
     };
 }
 
+/// Problems up to this size are given all the work that they are allowed; see [`size`].
+const SMALL: usize = 40_000;
+
+impl Effort {
+    /// The same for a problem of this size: the larger it is, the less often everything is gone through. No problem takes much more than
+    /// in proportion to its size.
+    pub(super) fn within(self, problem: &Problem) -> Self {
+        let size = size(problem).max(1);
+        let part = |work: u32, least: u32| {
+            let part = u64::from(work) * SMALL as u64 / size as u64;
+            work.min(u32::try_from(part).unwrap_or(u32::MAX).max(least))
+        };
+        Self {
+            prices: part(self.prices, 4),
+            turns: part(self.turns, 1),
+            trims: part(self.trims, 0),
+            bounds: part(self.bounds, self.bounds * 5 / 8),
+            swaps: part(self.swaps, 0),
+        }
+    }
+}
+
 /// Where the search for one window's price stands.
 #[derive(Clone, Copy, Debug)]
 struct Bracket {
@@ -79,18 +102,37 @@ impl Candidate {
     }
 }
 
-/// A good plan for `problem`, beginning with the `prices` of an earlier one if they fit.
-pub fn solve(problem: &Problem, prices: Option<&[Vec<f64>]>, effort: Effort) -> StrategicPlan {
+/// A good plan for a problem that does not fall apart.
+pub(super) fn whole(problem: &Problem, prices: Option<&[Vec<f64>]>, effort: Effort) -> StrategicPlan {
     let mut solver = Solver::new(problem);
-    let ceiling = ceiling(problem);
-    let prices = start(problem, prices, ceiling);
+    let prices = start(&solver, prices);
     let mut divided = Relaxation::new(&solver, &prices);
-    divided.improve(&mut solver, effort.bounds, f64::INFINITY, ceiling);
-    let whole: Vec<usize> = (0..problem.classes.len())
-        .filter(|&class| problem.classes[class].hourly > 0.0 && problem.classes[class].minimum_lease_s >= WHOLE_S)
-        .collect();
-    let mut best = search(&mut solver, &divided.prices, &[], effort, ceiling);
-    for &class in &whole {
+    let shared = problem.pools.len() > 1;
+    if shared {
+        divided.fill(&mut solver);
+    }
+    divided.improve(&mut solver, effort.bounds, f64::INFINITY);
+    let long = |&class: &usize| {
+        let spec = &problem.classes[class];
+        spec.hourly > 0.0 && spec.minimum_lease_s >= WHOLE_S
+    };
+    let mut whole: Vec<usize> = (0..problem.classes.len()).filter(long).collect();
+    let few = whole.len() * size(problem) <= SMALL;
+    // One pool's servers are found best from nothing, those that many share from what the divided optimum has.
+    let mut frozen = Vec::new();
+    if shared {
+        for class in 0..problem.classes.len() {
+            frozen.extend(freeze(problem, &divided, class, divided.fresh(class).round()));
+        }
+    }
+    let mut best = search(&mut solver, &divided.prices, &frozen, effort);
+    if shared && few {
+        let tried = search(&mut solver, &divided.prices, &[], effort);
+        if tried.beats(&best) {
+            best = tried;
+        }
+    }
+    for &class in whole.iter().filter(|_| few) {
         let fresh = divided.fresh(class);
         for count in [fresh.floor(), fresh.ceil()] {
             let frozen = freeze(problem, &divided, class, count);
@@ -98,19 +140,23 @@ pub fn solve(problem: &Problem, prices: Option<&[Vec<f64>]>, effort: Effort) -> 
                 continue;
             }
             solver.limits[class] = 0;
-            let tried = search(&mut solver, &divided.prices, &frozen, effort, ceiling);
+            let tried = search(&mut solver, &divided.prices, &frozen, effort);
             solver.limits[class] = usize::MAX;
             if tried.beats(&best) {
                 best = tried;
             }
         }
     }
-    mend(&mut solver, &mut best, effort, ceiling);
+    mend(&mut solver, &mut best, effort);
+
     Local::new(&mut solver, &whole, effort.swaps).improve(&mut best, effort.trims);
     let forgone = afford(&mut solver, &mut best);
     solver.settle(&mut best.standing);
     let cost = best.standing.cost;
     let mut bound = divided.best;
+    if !few {
+        whole.clear();
+    }
     for &class in &whole {
         if bound >= cost {
             break;
@@ -122,7 +168,7 @@ pub fn solve(problem: &Problem, prices: Option<&[Vec<f64>]>, effort: Effort) -> 
         }
         let mut side = |count: f64, at_least: bool| {
             let mut side = divided.with(class, count, at_least);
-            side.improve(&mut solver, effort.bounds, cost, ceiling);
+            side.improve(&mut solver, effort.bounds, cost);
             side.best
         };
         let least = side(below, false).min(side(below + 1.0, true));
@@ -158,19 +204,14 @@ fn freeze(problem: &Problem, divided: &Relaxation, class: usize, count: f64) -> 
 }
 
 /// Moves prices from `start` on until every budget is just held by servers that take turns.
-fn search(
-    solver: &mut Solver,
-    start: &[Vec<f64>],
-    frozen: &[(usize, usize, Vec<Term>)],
-    effort: Effort,
-    ceiling: f64,
-) -> Candidate {
+fn search(solver: &mut Solver, start: &[Vec<f64>], frozen: &[(usize, usize, Vec<Term>)], effort: Effort) -> Candidate {
     let problem = solver.problem;
     let mut prices = start.to_vec();
     let bracket = Bracket {
         low: 0.0,
         high: f64::INFINITY,
-        factor: 1.25,
+        // Pools that share servers take them from each other: their prices move with care.
+        factor: if solver.problem.pools.len() > 1 { 1.1 } else { 1.25 },
     };
     let mut brackets: Vec<Vec<Bracket>> = prices.iter().map(|windows| vec![bracket; windows.len()]).collect();
     let mut standing = solver.sunk();
@@ -193,7 +234,7 @@ fn search(
             standing: standing.clone(),
             prices: prices.clone(),
         };
-        let moved = adjust(problem, &standing.burnt, &mut prices, &mut brackets, ceiling);
+        let moved = adjust(solver, &standing.burnt, &mut prices, &mut brackets);
         if best.as_ref().is_none_or(|best| now.beats(best)) {
             best = Some(now);
         }
@@ -209,15 +250,15 @@ fn search(
 }
 
 /// Raises the price of every window whose budget does not hold yet, until it does or nothing more is worth its price.
-fn mend(solver: &mut Solver, best: &mut Candidate, effort: Effort, ceiling: f64) {
+fn mend(solver: &mut Solver, best: &mut Candidate, effort: Effort) {
     let mut now = best.clone();
     for _ in 0..effort.prices {
         let mut raised = false;
         for (pool, demand) in solver.problem.pools.iter().enumerate() {
             for (window, spec) in demand.windows.iter().enumerate() {
                 let price = &mut now.prices[pool][window];
-                if now.standing.burnt[pool][window] > spec.budget && *price < ceiling {
-                    *price = (*price * 1.5).min(ceiling);
+                if now.standing.burnt[pool][window] > spec.budget && *price < solver.ceilings[pool] {
+                    *price = (*price * 1.5).min(solver.ceilings[pool]);
                     raised = true;
                 }
             }
@@ -288,38 +329,10 @@ fn finish(solver: &Solver, best: Candidate, bound: f64) -> StrategicPlan {
     }
 }
 
-/// The highest sensible price: a whole lease for a twentieth of all requests. Of a window that cannot be saved no more is bought.
-fn ceiling(problem: &Problem) -> f64 {
-    let lease = problem
-        .classes
-        .iter()
-        .filter(|class| class.capacity.iter().any(Option::is_some))
-        .map(|class| {
-            (class.hourly + class.energy_hourly) * (class.minimum_lease_s / 3_600.0).max(1.0) + class.switch_cost
-        })
-        .fold(0.01, f64::max);
-    20.0 * lease / requests(problem).max(1.0)
-}
-
-fn requests(problem: &Problem) -> f64 {
-    let of = |slot: usize, arrivals: &[(f64, f64)]| -> f64 {
-        let rate: f64 = arrivals.iter().map(|(probability, rate)| probability * rate).sum();
-        rate * problem.length_s(slot)
-    };
-    problem
-        .pools
-        .iter()
-        .flat_map(|pool| pool.arrivals.iter().enumerate())
-        .map(|(slot, arrivals)| of(slot, arrivals))
-        .sum()
-}
-
-fn start(problem: &Problem, prices: Option<&[Vec<f64>]>, ceiling: f64) -> Vec<Vec<f64>> {
-    problem
-        .pools
-        .iter()
-        .enumerate()
-        .map(|(pool, demand)| {
+fn start(solver: &Solver, prices: Option<&[Vec<f64>]>) -> Vec<Vec<f64>> {
+    let pools = solver.problem.pools.iter().zip(&solver.ceilings).enumerate();
+    pools
+        .map(|(pool, (demand, &ceiling))| {
             (0..demand.windows.len())
                 .map(|window| {
                     let before = prices.and_then(|prices| prices.get(pool)?.get(window)).copied();
@@ -334,14 +347,10 @@ fn start(problem: &Problem, prices: Option<&[Vec<f64>]>, ceiling: f64) -> Vec<Ve
 }
 
 /// Moves every price towards where its budget is just spent. False if nothing is left to move.
-fn adjust(
-    problem: &Problem,
-    burnt: &[Vec<f64>],
-    prices: &mut [Vec<f64>],
-    brackets: &mut [Vec<Bracket>],
-    ceiling: f64,
-) -> bool {
+fn adjust(solver: &Solver, burnt: &[Vec<f64>], prices: &mut [Vec<f64>], brackets: &mut [Vec<Bracket>]) -> bool {
+    let problem = solver.problem;
     let mut moved = false;
+    let growth = if problem.pools.len() > 1 { 1.3 } else { 2.0 };
     let last = problem.pools.iter().map(|pool| pool.rank).max().unwrap_or(0);
     for (pool, demand) in problem.pools.iter().enumerate() {
         for (window, spec) in demand.windows.iter().enumerate() {
@@ -349,6 +358,7 @@ fn adjust(
             let expected = burnt[pool][window];
             let before = *price;
             // Where servers run out, those who are served first outbid the others.
+            let ceiling = solver.ceilings[pool];
             let most = ceiling * weight(demand.rank) / weight(last);
             if expected > spec.budget {
                 bracket.low = bracket.low.max(before);
@@ -365,11 +375,11 @@ fn adjust(
             *price = match (bracket.low > 0.0, bracket.high.is_finite()) {
                 (true, true) => (bracket.low * bracket.high).sqrt(),
                 (true, false) => {
-                    bracket.factor *= bracket.factor;
+                    bracket.factor = libm::pow(bracket.factor, growth);
                     before * bracket.factor
                 }
                 (false, _) => {
-                    bracket.factor *= bracket.factor;
+                    bracket.factor = libm::pow(bracket.factor, growth);
                     before / bracket.factor
                 }
             }

@@ -6,6 +6,7 @@
 use super::burn::Outcomes;
 use super::course::{Course, Planner, Tariff};
 use super::grid::{Grid, Term};
+use super::ranking::{MANY, Ranking};
 use super::{Class, Problem, Unit};
 use crate::snapshot::Survive;
 
@@ -70,6 +71,8 @@ pub(super) struct Solver<'a> {
     /// Per class: pools that may use it, and requests/s of one server.
     pub(super) users: Vec<Vec<(usize, f64)>>,
     losses: Vec<Loss>,
+    /// Per pool: the highest sensible price of a burnt request.
+    pub(super) ceilings: Vec<f64>,
     /// Whether servers have a choice: several pools, or one that may not have them all.
     chooses: bool,
     /// Classes in the order in which they are filled.
@@ -88,6 +91,10 @@ pub(super) struct Solver<'a> {
     /// Per pool × slot: capacity that is being added, and where that is not zero.
     changes: Vec<f64>,
     touched: Vec<usize>,
+    /// Where capacity has changed since they were last looked at by the ranking.
+    moved: Vec<usize>,
+    ranked: bool,
+    ranking: Ranking,
 }
 
 impl<'a> Solver<'a> {
@@ -130,6 +137,7 @@ impl<'a> Solver<'a> {
             window: window.collect(),
             losses: (0..problem.pools.len()).map(|pool| loss(problem, pool)).collect(),
             users,
+            ceilings: (0..problem.pools.len()).map(|pool| ceiling(problem, pool)).collect(),
             chooses,
             order,
             turns: problem.classes.iter().map(turns).collect(),
@@ -143,6 +151,9 @@ impl<'a> Solver<'a> {
             keep: Vec::new(),
             changes: vec![0.0; problem.pools.len() * slots],
             touched: Vec::new(),
+            moved: Vec::new(),
+            ranked: false,
+            ranking: Ranking::default(),
         }
     }
 
@@ -210,6 +221,10 @@ impl<'a> Solver<'a> {
         let mut changed = false;
         for index in 0..self.order.len() {
             let class = self.order[index];
+            self.ranked = false;
+            if self.users[class].len() >= MANY {
+                self.rank(standing, class);
+            }
             // Identical servers that nobody wants need not be asked one by one.
             let mut unwanted: Option<Unit> = None;
             let mut left = self.limits[class];
@@ -225,7 +240,11 @@ impl<'a> Solver<'a> {
                     continue;
                 }
                 let before = self.take(standing, class, unit);
-                let course = self.respond(standing, class, unit);
+                let course = if self.ranked {
+                    self.respond_ranked(standing, class, unit)
+                } else {
+                    self.respond(standing, class, unit)
+                };
                 if course.terms.is_empty() {
                     unwanted = Some(kind);
                 } else if off {
@@ -235,7 +254,66 @@ impl<'a> Solver<'a> {
                 self.place(standing, class, unit, course);
             }
         }
+        self.ranked = false;
         changed
+    }
+
+    /// Ranks the pools of a class.
+    pub(super) fn rank(&mut self, standing: &Standing, class: usize) {
+        let mut ranking = std::mem::take(&mut self.ranking);
+        ranking.build(self, standing, class);
+        self.ranking = ranking;
+        self.ranked = true;
+        self.moved.clear();
+    }
+
+    /// The same as [`Solver::respond`], for the class that has been ranked and if nothing but its servers have moved since.
+    pub(super) fn respond_ranked(&mut self, standing: &Standing, class: usize, unit: usize) -> Course {
+        let mut ranking = std::mem::take(&mut self.ranking);
+        ranking.update(self, standing, &self.moved);
+        self.moved.clear();
+        for slot in 0..self.grid.slots {
+            let users = &self.users[class];
+            let (worth, first) = match ranking.first(slot) {
+                Some((worth, index)) => (worth, Some(&users[index])),
+                None => (
+                    0.0,
+                    users
+                        .iter()
+                        .find(|(pool, _)| !self.is_full(standing, pool * self.grid.slots + slot)),
+                ),
+            };
+            self.values[slot] = worth;
+            self.pools[slot] = first.map_or(NOBODY, |&(pool, _)| u16::try_from(pool).unwrap_or(NOBODY));
+        }
+        self.ranking = ranking;
+        self.sweep(standing, class);
+        self.planner
+            .course(&self.grid, class, self.problem.classes[class].units[unit])
+    }
+
+    /// What was found last: per slot, what a server is worth and to which pool.
+    #[cfg(test)]
+    pub(super) fn found(&self) -> (&[f64], &[u16]) {
+        (&self.values, &self.pools)
+    }
+
+    /// Whether a pool has all the servers that it may have in a slot.
+    fn is_full(&self, standing: &Standing, at: usize) -> bool {
+        let most = self.problem.pools[at / self.grid.slots].most;
+        standing.counts.get(at).is_some_and(|count| *count >= most)
+    }
+
+    /// What another server of a class is worth to one of its pools in a slot; zero if that is not more than `least`.
+    pub(super) fn worth(&self, standing: &Standing, class: usize, index: usize, slot: usize, least: f64) -> f64 {
+        let (pool, each) = self.users[class][index];
+        let at = pool * self.grid.slots + slot;
+        let (price, burn) = (self.prices[at], standing.burn[at]);
+        if price * burn <= least || self.is_full(standing, at) {
+            return 0.0;
+        }
+        let with = self.effective(standing, at, Some((self.problem.classes[class].site, each)));
+        price * (burn - self.outcomes[at].at(with))
     }
 
     /// The best course of a server that stands aside at the moment.
@@ -281,11 +359,9 @@ impl<'a> Solver<'a> {
         for &(pool, each) in &self.users[class] {
             let index = u16::try_from(pool).unwrap_or(u16::MAX);
             let first = pool * self.grid.slots;
-            let most = self.problem.pools[pool].most;
             for slot in 0..self.grid.slots {
                 let at = first + slot;
-                let full = standing.counts.get(at).is_some_and(|count| *count >= most);
-                if full {
+                if self.is_full(standing, at) {
                     continue;
                 }
                 if self.pools[slot] == NOBODY {
@@ -432,6 +508,9 @@ impl<'a> Solver<'a> {
         let mut touched = std::mem::take(&mut self.touched);
         for &at in &touched {
             let change = std::mem::take(&mut self.changes[at]);
+            if self.ranked {
+                self.moved.push(at);
+            }
             // Where a server serves before and after, nothing changes.
             if change.abs() < 1e-12 {
                 continue;
@@ -507,6 +586,25 @@ fn loss(problem: &Problem, pool: usize) -> Loss {
             Loss::Site(sites.len().max(1) as f64)
         }
     }
+}
+
+/// The highest sensible price of a pool's burnt requests: a whole lease for a twentieth of all its requests. Of a window that cannot be saved
+/// no more is bought.
+fn ceiling(problem: &Problem, pool: usize) -> f64 {
+    let lease = |class: &Class| {
+        (class.hourly + class.energy_hourly) * (class.minimum_lease_s / 3_600.0).max(1.0) + class.switch_cost
+    };
+    let usable = problem.classes.iter().filter(|class| class.capacity[pool].is_some());
+    let requests: f64 = problem.pools[pool]
+        .arrivals
+        .iter()
+        .enumerate()
+        .map(|(slot, arrivals)| {
+            let rate: f64 = arrivals.iter().map(|(probability, rate)| probability * rate).sum();
+            rate * problem.length_s(slot)
+        })
+        .sum();
+    20.0 * usable.map(lease).fold(0.01, f64::max) / requests.max(1.0)
 }
 
 /// Servers that are paid for longest come first: what they do is least open.

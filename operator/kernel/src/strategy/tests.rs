@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod limits;
+mod many;
 
 use std::ops::Range;
 

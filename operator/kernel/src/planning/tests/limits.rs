@@ -86,6 +86,57 @@ fn what_a_cheaper_group_offers_does_not_use_up_the_money_for_the_group_that_is_p
 }
 
 #[test]
+fn what_is_bought_says_what_the_same_would_have_cost_elsewhere_and_why_it_is_not_there() {
+    use crate::snapshot::{Group, MachineKey, Ownership, Site};
+    let dear = |hourly| {
+        let mut dear = Group::hosted("lease", 4);
+        dear.pricing.hourly = Money::from_micros(hourly);
+        dear
+    };
+    let mut far = Group::hosted("far", 4);
+    far.lead_time.provision = Span::from_hours(20);
+    let mut stopped = dear(2_400_000);
+    stopped.out_of_stock_since = Some(START + Span::from_hours(3));
+    let mut small = Group::hosted("lease", 4);
+    small.machine = MachineKey {
+        chip: "M1".to_owned(),
+        gpu_cores: 8,
+        memory_gib: 8,
+    };
+    let mut stage = at(9, peak)
+        .site("far", Site::fixture(Ownership::Hosted))
+        .group("m4-dear", dear(2_500_000))
+        .group("m4-far", far)
+        .group("m4-stopped", stopped)
+        .group("small", small);
+    let decisions = stage.live(Span::from_hours(4), "chat", peak);
+    let (_, ask) = decisions.iter().find(|(_, decision)| is_ask(decision)).unwrap();
+    let said: Vec<_> = ask
+        .rejected
+        .iter()
+        .map(|each| (each.alternative.as_str(), each.reason, each.cost.map(Money::as_f64)))
+        .collect();
+    assert_eq!(
+        said.iter()
+            .map(|(name, reason, _)| (*name, *reason))
+            .collect::<Vec<_>>(),
+        [
+            ("ultra", Reason::CapacityExhausted),
+            ("m4-far", Reason::ComesTooLate),
+            ("m4-stopped", Reason::OutOfStock),
+            ("m4-dear", Reason::CostsMore),
+            ("small", Reason::DoesNotFit),
+        ],
+        "{:#?}",
+        ask.rejected
+    );
+    let cost = |index: usize| said[index].2.unwrap();
+    assert!((cost(3) - cost(2) - 0.1 * 24.0).abs() < 0.1, "{said:?}");
+    assert!(cost(3) > 24.0 * 2.5 && cost(3) < 30.0 * 2.5, "{said:?}");
+    assert!(ask.rejected[3].message.contains("instead of"), "{:?}", ask.rejected[3]);
+}
+
+#[test]
 fn no_more_servers_are_leased_than_the_site_has_power_for() {
     for (watts, leases) in [(130.0, 2), (129.0, 1), (64.0, 0)] {
         let mut stage = at(9, peak);

@@ -150,6 +150,30 @@ fn what_people_have_approved_is_asked_for_by_its_name_and_nothing_besides() {
 }
 
 #[test]
+fn what_is_approved_for_a_pool_is_asked_for_by_its_name_where_its_group_leaves_it_to_the_pool() {
+    for (pool_mode, group_mode, acts) in [
+        (Mode::Approve, Mode::Auto, true),
+        (Mode::Approve, Mode::Approve, false),
+        (Mode::Advise, Mode::Auto, false),
+    ] {
+        let mut stage = chat(4.5);
+        stage.seen_mut("chat").mode = pool_mode;
+        stage.seen_mut("chat").approved = ["m4-0".into(), "m4-3".into(), "m4-dear-1".into()].into();
+        stage.snapshot.groups.get_mut("m4").unwrap().mode = group_mode;
+        stage.run(Span::from_minutes(40));
+        let bought = stage.snapshot.groups["m4"].inventory.servers();
+        let own = |name: &str| bought.contains_key(name);
+        assert_eq!(
+            (own("m4-0"), own("m4-3")),
+            (acts, acts),
+            "{pool_mode:?} {group_mode:?}: {bought:?}"
+        );
+        let used = stage.count("chat", "m4");
+        assert_eq!(used, if acts { 2 } else { 0 }, "{pool_mode:?} {group_mode:?}");
+    }
+}
+
+#[test]
 fn a_group_that_may_act_is_used_while_another_waits_for_approval() {
     let mut dear = Group::hosted("lease", 10);
     dear.pricing.hourly = Money::from_micros(2_500_000);

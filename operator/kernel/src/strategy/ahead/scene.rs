@@ -14,15 +14,16 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::instead::chosen;
 use super::limits::Limits;
 use super::{Ahead, Missing, PoolAhead, Spending};
 use crate::lifecycle::{NodeHealth, ReplicaState, ServerState};
 use crate::names::{GroupName, PoolId, ServerName, SiteName};
 use crate::planning::{
-    Crew, DRAIN_ESTIMATE, Member, Need, Options, Standing, World, is_usable, may_grow, need, planned_lengths,
+    Crew, DRAIN_ESTIMATE, Member, Need, Options, Power, Standing, World, is_usable, may_grow, need, planned_lengths,
     recallable, retained_until,
 };
-use crate::reason::Reason;
+use crate::reason::{Problem, Reason};
 use crate::snapshot::{Demand, Group, LengthMix, Ownership, PlacementOrder, Pool, Server, Snapshot, Trust};
 use crate::strategy::dwell::Considered;
 use crate::strategy::envelope::{Consumer, Envelope, Held, PoolPlan, Situation, Supply};
@@ -39,10 +40,12 @@ const REPAIR: Span = Span::from_hours(1);
 
 /// Everything that a plan is made of, with names.
 pub(super) struct Scene<'a> {
-    now: Timestamp,
-    pools: Vec<Planned<'a>>,
-    sources: Vec<Source<'a>>,
+    pub(super) now: Timestamp,
+    pub(super) pools: Vec<Planned<'a>>,
+    pub(super) sources: Vec<Source<'a>>,
     limits: Limits,
+    /// Why no server of a group may be asked for now.
+    pub(super) unavailable: BTreeMap<&'a GroupName, Problem>,
     /// What the last plans wanted.
     considered: Considered,
 }
@@ -56,7 +59,7 @@ fn is_planned_for(pool: &Pool, now: Timestamp) -> bool {
 pub(super) struct Planned<'a> {
     pub(super) id: &'a PoolId,
     pub(super) pool: &'a Pool,
-    options: Options<'a>,
+    pub(super) options: Options<'a>,
     mix: LengthMix,
     recent: Rate,
 }
@@ -141,6 +144,7 @@ impl<'a> Scene<'a> {
             pools,
             sources,
             limits,
+            unavailable: unavailable(&world),
             considered: last.map_or_else(Considered::default, |ahead| ahead.considered.clone()),
         }
     }
@@ -191,7 +195,14 @@ impl<'a> Scene<'a> {
             ..Ahead::default()
         };
         for (index, (planned, plan)) in self.pools.iter().zip(&envelope.pools).enumerate() {
-            ahead.pools.insert(planned.id.clone(), self.pool(index, plan));
+            let chosen = chosen(self, index, envelope);
+            ahead.pools.insert(
+                planned.id.clone(),
+                PoolAhead {
+                    chosen,
+                    ..self.pool(index, plan)
+                },
+            );
         }
         for (source, plan) in self.sources.iter().zip(&envelope.supplies) {
             let group = ahead.groups.entry(source.group.clone()).or_default();
@@ -263,8 +274,20 @@ impl<'a> Scene<'a> {
             spending: spending.collect(),
             forgone: plan.forgone,
             missing: missing.collect(),
+            chosen: BTreeMap::new(),
         }
     }
+}
+
+fn unavailable<'a>(world: &World<'a>) -> BTreeMap<&'a GroupName, Problem> {
+    let power = Power::of(world);
+    let groups = world.snapshot.groups.iter();
+    let problem = |(name, group)| {
+        let refused = || may_grow(world, name, group).err().map(|(problem, _)| problem);
+        let problem = world.takes_no_work(name).or_else(refused);
+        Some((name, problem.or_else(|| power.refuses(name))?))
+    };
+    groups.filter_map(problem).collect()
 }
 
 /// How many at each time.

@@ -203,7 +203,7 @@ fn a_leasedis_wanted_until_its_last_useful_moment_to_the_second() {
 #[test]
 fn a_group_that_refused_is_asked_again_later_and_others_stand_in() {
     let mut other = Group::hosted("lease", 12);
-    other.pricing.hourly = crate::units::Money::from_micros(2_500_000);
+    other.pricing.hourly = Money::from_micros(2_500_000);
     let mut stage = at_hour(11).group("m4-dear", other);
     stage.now = stage.now + Span::from_minutes(43);
     stage.demand("chat", 0.8);
@@ -242,14 +242,14 @@ fn owned_servers_come_first_where_a_pool_asks_for_it_and_the_cheapest_otherwise(
     let cheap = Group {
         machine: crate::fixture::machine("M2 Ultra", 76, 192),
         pricing: crate::snapshot::Pricing {
-            hourly: crate::units::Money::from_micros(100_000),
+            hourly: Money::from_micros(100_000),
             minimum_lease: Span::from_hours(1),
         },
         ..Group::hosted("lease", 8)
     };
     let mut dear = cheap.clone();
     dear.site = "partner".into();
-    dear.pricing.hourly = crate::units::Money::from_micros(101_000);
+    dear.pricing.hourly = Money::from_micros(101_000);
     let asked = |order| {
         let mut pool = Pool::fixture();
         pool.placement.order = order;

@@ -200,7 +200,7 @@ async fn a_peak_that_is_remembered_is_bought_for_ahead_of_time_and_once_through_
         if since >= Span::from_minutes(2) {
             Ok(())
         } else {
-            Err(format!("{since}"))
+            Err(format!("{since:?}"))
         }
     })
     .await;

@@ -26,7 +26,7 @@ pub const SERVER_DRAIN: &str = "pomarium.dev/server-drain";
 pub const HOLD: &str = "pomarium.dev/hold";
 /// Annotation on sites, groups and pools, set by people, value `true`: only watch.
 pub const PAUSED: &str = "pomarium.dev/paused";
-/// Annotation on plans for a group, set by people, value `true`: do it.
+/// Annotation on plans, set by people, value `true`: do it.
 pub const APPROVED: &str = "pomarium.dev/approved";
 /// Taint on Nodes, effect `NoSchedule`: Pomarium is draining the server.
 pub const DRAINING_TAINT: &str = "pomarium.dev/draining";

@@ -8,6 +8,7 @@
 #[cfg(test)]
 mod tests;
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use crate::capacity::calibration::calibrated;
@@ -16,7 +17,7 @@ use crate::catalogue::Catalogue;
 use crate::names::{GroupName, SiteName};
 use crate::performance::{Performance, performance};
 use crate::reason::{Problem, Reason};
-use crate::snapshot::{Demand, EnginesMeasured, Group, LengthMix, Metric, Pool, Site, Use};
+use crate::snapshot::{Demand, EnginesMeasured, Group, LengthMix, MachineKey, Metric, Pool, Site, Use};
 use crate::time::{Span, Timestamp};
 
 /// Lengths that were measured longer ago than this refuse nothing any more.
@@ -44,6 +45,18 @@ pub struct Feasibility<'a> {
     lengths: LengthMix,
     source: LengthSource,
     now: Timestamp,
+    /// Hundreds of groups are of a handful of machines.
+    machines: RefCell<Vec<Judged>>,
+}
+
+/// What a machine does for the pool, and which objective it does not meet even without load.
+#[derive(Clone, Debug)]
+struct Judged {
+    machine: MachineKey,
+    declared: Result<Performance, Problem>,
+    trust: Trust,
+    performance: Result<Performance, Problem>,
+    unreachable: Option<Unreachable>,
 }
 
 impl<'a> Feasibility<'a> {
@@ -62,6 +75,7 @@ impl<'a> Feasibility<'a> {
             lengths: lengths.within_context(pool.model.context_tokens),
             source,
             now,
+            machines: RefCell::default(),
         }
     }
 
@@ -93,25 +107,44 @@ impl<'a> Feasibility<'a> {
 
     /// What servers of `group` do for the pool, if it fits them: by their figures, and by what was measured of these.
     pub fn performance(&self, group: &Group) -> Result<Performance, Problem> {
-        let declared = self.declared(group)?;
-        let trust = self.pool.past.calibrations.trust(&group.machine, &declared.times);
-        Ok(Performance {
-            times: calibrated(&declared.times, trust),
-            ..declared
-        })
+        self.judged(&group.machine, |judged| judged.performance.clone())
     }
 
     /// What they would do by their figures alone.
     pub fn declared(&self, group: &Group) -> Result<Performance, Problem> {
-        performance(self.catalogue, &self.pool.model, &group.machine, &self.pool.performance)
+        self.judged(&group.machine, |judged| judged.declared.clone())
+    }
+
+    /// What is found of a machine, which is found once.
+    fn judged<T>(&self, machine: &MachineKey, of: impl Fn(&Judged) -> T) -> T {
+        if let Some(judged) = self.machines.borrow().iter().find(|judged| judged.machine == *machine) {
+            return of(judged);
+        }
+        let pool = self.pool;
+        let declared = performance(self.catalogue, &pool.model, machine, &pool.performance);
+        let trust = declared.as_ref().map_or(Trust::TooFewSamples, |declared| {
+            pool.past.calibrations.trust(machine, &declared.times)
+        });
+        let performance = declared.clone().map(|declared| Performance {
+            times: calibrated(&declared.times, trust),
+            ..declared
+        });
+        let unloaded = |found: &Performance| capacity::unloaded(found, &self.lengths, &pool.objectives).err();
+        let judged = Judged {
+            machine: machine.clone(),
+            declared,
+            trust,
+            unreachable: performance.as_ref().ok().and_then(unloaded),
+            performance,
+        };
+        let found = of(&judged);
+        self.machines.borrow_mut().push(judged);
+        found
     }
 
     /// What was found out about the figures of `group`'s machines.
     pub fn trust(&self, group: &Group) -> Trust {
-        let calibrations = &self.pool.past.calibrations;
-        self.declared(group).map_or(Trust::TooFewSamples, |declared| {
-            calibrations.trust(&group.machine, &declared.times)
-        })
+        self.judged(&group.machine, |judged| judged.trust)
     }
 
     /// Whether servers of `group` have been seen to do what their figures rule out.
@@ -128,7 +161,7 @@ impl<'a> Feasibility<'a> {
 
     /// Why an objective is out of reach on servers of `group` even without load, if it is, with these lengths.
     pub fn doubt(&self, group: &Group, performance: &Performance) -> Option<Problem> {
-        let unreachable = capacity::unloaded(performance, &self.lengths, &self.pool.objectives).err()?;
+        let unreachable = self.judged(&group.machine, |judged| judged.unreachable)?;
         Some(unreachable_objective(&unreachable, group, performance))
     }
 

@@ -14,6 +14,7 @@
 //! | – what arrives, as far as it can be believed | `demand` |
 //! | – whether the figures of machines can be believed | `evidence` |
 //! | – who decides: the strategic plan, or what is measured | `guide` |
+//! | – what there is money and power for | `afford` |
 //! | – what the plan adds and gives up | `follow`, `part` |
 //! | – otherwise what is missing, and where it goes | `grow`, `react`, `slots`, `preempt`, `model` |
 //! | – what is too much, what goes first, and why it may have to wait | `shrink`, `returning`, `hold` |
@@ -25,8 +26,9 @@
 //! # Guarantees
 //! Nothing is removed on a metric gap, from a site that does not answer, or while the rest would not carry the measured
 //! demand; nothing is placed where trust, residency or licence forbid it; nothing is asked for from an inventory that is not
-//! known; no replica that may still answer a request is deleted, unless the pool's deadline says so.
+//! known, nor beyond a budget or a site's power; no replica that may still answer a request is deleted, unless the pool's deadline says so.
 
+mod afford;
 mod conditions;
 mod crew;
 mod demand;

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::afford::affordable;
 use super::conditions::pool::{Findings, outlook};
 use super::crew::{Crew, Standing, count, voluntary};
 use super::demand::{Need, need, remembered_lengths};
@@ -152,7 +153,8 @@ impl<'a> Step<'_, 'a> {
         let most = self.crew.pool.replicas.max;
         let (offers, none) = slots(self.crew, self.options, &self.shared.stock, most);
         self.unavailable = none;
-        let offers = self.affordable(offers);
+        let (offers, refused) = affordable(self.world, self.crew, self.lead.guide(), &self.shared.stock, offers);
+        self.unavailable.extend(refused);
         let mut growth = self.grow(offers.clone());
         let unconfirmed = |problem: &Problem| problem.reason == Reason::DemandUnconfirmed;
         if growth.short.as_ref().is_some_and(|problem| !unconfirmed(problem)) {
@@ -162,56 +164,6 @@ impl<'a> Step<'_, 'a> {
             self.take_slot(slot, *reason, message);
         }
         growth
-    }
-
-    /// Offers without purchases for which there is no money or no power left. What is planned comes before what is merely offered.
-    fn affordable(&mut self, offers: Vec<Slot>) -> Vec<Slot> {
-        let (snapshot, now) = (self.world.snapshot, self.world.now);
-        let mut purse = spending::Purse::of(snapshot, self.crew.id, self.crew.pool, now);
-        let mut power = self.shared.stock.power.clone();
-        let mut planned: BTreeMap<&GroupName, u32> = BTreeMap::new();
-        if let Some(guide) = self.lead.guide() {
-            for (name, choice) in &self.options.choices {
-                planned.insert(
-                    *name,
-                    guide.purchases(name, choice.group, self.shared.stock.shelves.get(*name)),
-                );
-            }
-        }
-        let mut order: Vec<(bool, usize)> = Vec::new();
-        for (index, slot) in offers.iter().enumerate().filter(|(_, slot)| slot.is_purchase()) {
-            let left = planned.get_mut(&slot.group).filter(|left| **left > 0);
-            let merely_offered = left.map(|left| *left -= 1).is_none();
-            order.push((merely_offered, index));
-        }
-        order.sort_unstable();
-        let mut refused = BTreeMap::new();
-        let mut without = BTreeSet::new();
-        for (_, index) in order {
-            let Some(slot) = offers.get(index) else { continue };
-            let Some(group) = snapshot.groups.get(&slot.group) else {
-                continue;
-            };
-            let problem = power
-                .refuses(&slot.group)
-                .or_else(|| purse.as_mut().and_then(|purse| purse.buy(group).err()));
-            match problem {
-                Some(problem) => {
-                    refused.insert(slot.group.clone(), problem);
-                    without.insert(index);
-                }
-                None => power.take(&slot.group),
-            }
-        }
-        let kept = offers.into_iter().enumerate();
-        let kept = kept.filter(|(index, _)| !without.contains(index));
-        let offers: Vec<Slot> = kept.map(|(_, slot)| slot).collect();
-        for (group, problem) in refused {
-            if !offers.iter().any(|slot| slot.group == group) {
-                self.unavailable.insert(group, problem);
-            }
-        }
-        offers
     }
 
     /// Tries again with servers of pools that yield to this one, before anything is merely proposed.

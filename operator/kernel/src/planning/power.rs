@@ -43,6 +43,11 @@ impl Power {
         power
     }
 
+    /// Whether any site has a limit.
+    pub(crate) fn is_limited(&self) -> bool {
+        !self.sites.is_empty()
+    }
+
     /// Why there is no power for another server of `group`, if so.
     pub(crate) fn refuses(&self, group: &GroupName) -> Option<Problem> {
         let (site, needs) = self.groups.get(group)?;

@@ -77,6 +77,7 @@ proptest! {
             for (id, planned) in &ahead.pools {
                 // What is there already costs what it costs.
                 let buys = ahead.groups.values().any(|group| group.buyers.contains_key(id));
+                prop_assert_eq!(planned.spending.len(), 2, "today and tomorrow");
                 for period in &planned.spending {
                     prop_assert!(!buys || period.planned <= period.left + 1e-6, "{period:?}");
                 }
@@ -110,8 +111,11 @@ proptest! {
 
     #[test]
     fn no_pool_is_planned_to_have_more_servers_than_its_most(snapshot in worlds()) {
-        for (id, planned) in &ahead(&snapshot).pools {
+        let ahead = ahead(&snapshot);
+        for (id, planned) in &ahead.pools {
             let most = snapshot.pools[id].replicas.max;
+            let bought: u32 = ahead.groups.values().filter_map(|group| group.buyers.get(id)).sum();
+            prop_assert!(bought <= most, "{id}: {bought} of {most} are bought");
             prop_assert!(planned.replicas.values().sum::<u32>() <= most, "{id}: {:?} of {most}", planned.replicas);
         }
     }

@@ -256,8 +256,8 @@ async fn control(
     let meter = Meter::new(sources, members.clone(), options.clock, trigger.clone());
     tasks.spawn(meter.clone().run());
     // In compressed time, nobody else's calendar is ours.
-    let real = (options.clock.scale() - 1.0).abs() < f64::EPSILON;
-    let backfill = options.prometheus_url.as_deref().filter(|_| real).map(Backfill::new);
+    let uncompressed = (options.clock.scale() - 1.0).abs() < f64::EPSILON;
+    let backfill = options.prometheus_url.as_deref().filter(|_| uncompressed).map(Backfill::new);
     let hands = Hands {
         hub: hub.clone(),
         members: members.clone(),

@@ -4,6 +4,8 @@
 
 mod support;
 
+use std::time::Duration;
+
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::ResourceExt;
 use kube::api::{Api, ListParams};
@@ -184,6 +186,33 @@ async fn a_peak_that_is_remembered_is_bought_for_ahead_of_time_and_once_through_
         .run(&["replay", "--snapshot", &file.display().to_string()])
         .unwrap();
     assert!(said.contains("identical to what was decided live"), "{said}");
+
+    // Who is told to end does not wait for the next batch.
+    let batch = recorded_until(&rig).await.unwrap();
+    let written = rig
+        .eventually("a batch", async || match recorded_until(&rig).await {
+            Some(until) if until > batch => Ok(until),
+            until => Err(format!("recorded until {until:?}")),
+        })
+        .await;
+    rig.eventually("something to be learnt after it", async || {
+        let since = rig.time.now().since(written);
+        if since >= Span::from_minutes(2) {
+            Ok(())
+        } else {
+            Err(format!("{since:?}"))
+        }
+    })
+    .await;
+    assert!(
+        rig.operator.terminate(Duration::from_secs(20)).await,
+        "it ends by itself"
+    );
+    let last = recorded_until(&rig).await.unwrap();
+    assert!(
+        last > written,
+        "recorded until {last}, and until {written} by the batch"
+    );
 
     let summary = rig.fleet.summary();
     assert_eq!(summary.cut(), 0);

@@ -21,9 +21,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use kube::ResourceExt;
-use pomarium_kernel::names::{ReplicaId, SiteName};
+use pomarium_kernel::names::{GroupName, ReplicaId, SiteName};
 use pomarium_kernel::reason::{Problem, Reason};
-use pomarium_kernel::snapshot::{Demand, Inventory, Measured, Mode, Replica};
+use pomarium_kernel::snapshot::{Demand, EnginesMeasured, Inventory, Measured, Mode, Replica};
 use pomarium_kernel::strategy::past::Past;
 use pomarium_kernel::time::{Span, Timestamp};
 use pomarium_kernel::units::Money;
@@ -56,6 +56,8 @@ pub struct PoolSeen {
     pub demand: Demand,
     /// Objectives, as measured, in the order of `spec.objectives`.
     pub measured: Vec<Measured>,
+    /// What its engines say, by group.
+    pub engines: BTreeMap<GroupName, EnginesMeasured>,
     /// All Pods of the pool at all sites.
     pub running: BTreeMap<ReplicaId, Replica>,
     /// What it has lived through.

@@ -94,6 +94,7 @@ fn check(examples: &Examples) {
                 at_least: None,
             },
             measured: Vec::new(),
+            engines: BTreeMap::new(),
             running: BTreeMap::new(),
             past: Arc::default(),
         };

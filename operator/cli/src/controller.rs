@@ -43,7 +43,7 @@ pub(crate) struct Flags {
     /// Metrics of the gateway's endpoint picker, for pools whose metrics come from the `Gateway`.
     #[arg(long, value_name = "URL")]
     gateway_metrics_url: Option<String>,
-    /// Prometheus, for pools whose metrics come from `Prometheus`.
+    /// Prometheus, for pools whose metrics come from `Prometheus`, and for the past of all pools of which nothing is remembered.
     #[arg(long, value_name = "URL")]
     prometheus_url: Option<String>,
     /// Where compressed time begins: Unix time in ms. Default: now.

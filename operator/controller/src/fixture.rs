@@ -190,6 +190,7 @@ fn quiet(uids: &[String]) -> Measurement {
             samples: 100,
             at: NOW,
         }],
+        engines: BTreeMap::new(),
         counted: None,
         loads: uids.iter().map(|uid| (uid.clone(), idle)).collect(),
         silent: BTreeMap::new(),

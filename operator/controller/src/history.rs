@@ -6,15 +6,18 @@
 //!
 //! # Guarantees
 //! - Only a leader reads or writes. No pass waits for a write.
+//! - A leader that is told to end leaves nothing unwritten; one that is killed loses one batch, which is a gap afterwards.
 //! - Nothing is written that is stored already, and nothing while nothing was read: a past that cannot be reached is not overwritten.
 //! - What cannot be read is said and begun anew, part by part: a broken ledger costs no history, a broken pool no other one.
 //! - Objects of pools that are gone are deleted.
 //!
 //! | module | what |
 //! |---|---|
+//! | [`backfill`] | the past of pools of which nothing is remembered, from Prometheus |
 //! | [`stored`] | the parts of a past as text, and back |
 //! | [`objects`] | `ConfigMap`s: lists, applies and deletes them |
 
+mod backfill;
 mod objects;
 mod stored;
 #[cfg(test)]
@@ -40,7 +43,10 @@ use tracing::{info, warn};
 use crate::client::error_chain;
 use crate::member::Hub;
 use crate::world::World;
+use backfill::Newcomer;
 use objects::{Job, Key, Written};
+
+pub(crate) use backfill::Backfill;
 
 /// Between two batches, in virtual time.
 const BATCH: Span = Span::from_minutes(5);
@@ -59,6 +65,8 @@ pub(crate) struct Histories {
     leftovers: Vec<Key>,
     unreadable: BTreeMap<PoolId, Problem>,
     state: State,
+    /// Asked once, for pools of which nothing was read.
+    backfill: Option<Backfill>,
     /// Aborted when this is dropped: who does not lead any more writes nothing.
     writing: JoinSet<Vec<Written>>,
 }
@@ -84,6 +92,8 @@ struct Kept {
     uid: String,
     past: Arc<Past>,
     learner: Learner,
+    /// The newest measurement that was learnt from.
+    learnt_at: Option<Timestamp>,
     /// Something was learnt since it was last written.
     news: bool,
     /// Digest of what is stored.
@@ -96,6 +106,7 @@ impl Kept {
             uid,
             past: Arc::new(past),
             learner: Learner::default(),
+            learnt_at: None,
             news: false,
             stored,
         }
@@ -103,10 +114,11 @@ impl Kept {
 }
 
 impl Histories {
-    /// Nothing read yet.
-    pub(crate) fn new(hub: Hub) -> Self {
+    /// Nothing read yet. What is not remembered is asked for at `backfill`, if there is one.
+    pub(crate) fn new(hub: Hub, backfill: Option<Backfill>) -> Self {
         Self {
             hub,
+            backfill,
             pools: BTreeMap::new(),
             plan: None,
             leftovers: Vec::new(),
@@ -186,6 +198,40 @@ impl Histories {
         })
     }
 
+    /// Whether [`Self::recover`] has something to do.
+    pub(crate) fn asks(&self) -> bool {
+        self.is_read() && self.backfill.is_some()
+    }
+
+    /// Asks for what is not remembered of `pools`, once what is has been read. They are given with their models.
+    pub(crate) async fn recover(&mut self, pools: &Existing, models: &BTreeMap<PoolId, String>, now: Timestamp) {
+        if !self.asks() {
+            return;
+        }
+        let Some(backfill) = self.backfill.take() else { return };
+        let unknown = |id: &PoolId| {
+            let kept = self.pools.get(id);
+            kept.is_none_or(|kept| kept.past.history.recorded_until().is_none())
+        };
+        let newcomer = |(id, model): (&PoolId, &String)| Newcomer {
+            id: id.clone(),
+            model: model.clone(),
+        };
+        let newcomers: Vec<Newcomer> = models.iter().filter(|(id, _)| unknown(id)).map(newcomer).collect();
+        if newcomers.is_empty() {
+            return;
+        }
+        for (id, past) in backfill.recover(newcomers, now).await {
+            let Some(uid) = pools.uids.get(&id) else { continue };
+            let kept = self
+                .pools
+                .entry(id)
+                .or_insert_with(|| Kept::new(uid.clone(), Past::default(), None));
+            kept.past = Arc::new(past);
+            kept.news = true;
+        }
+    }
+
     fn not_read(&mut self, why: &str) -> Option<Ahead> {
         warn!(why, "the past cannot be read; nothing is planned ahead until it is");
         self.state = State::Unread(Some(Instant::now()));
@@ -217,6 +263,10 @@ impl Histories {
                 ahead: snapshot.ahead.as_ref().and_then(|ahead| ahead.pools.get(id)),
                 gap,
             };
+            // Most passes find what the last one found. A past is long, and snapshots share it: to touch it is to copy it.
+            if kept.learnt_at.replace(counted.at) == Some(counted.at) {
+                continue;
+            }
             let past = Arc::make_mut(&mut kept.past);
             kept.news |= kept.learner.learn(past, counted, &seen);
         }
@@ -225,8 +275,14 @@ impl Histories {
     /// Remembers what the next plan begins with.
     pub(crate) fn planned(&mut self, ahead: &Ahead) {
         for (id, planned) in &ahead.pools {
-            if let Some(kept) = self.pools.get_mut(id) {
+            if let Some(kept) = self.pools.get_mut(id).filter(|kept| kept.past.prices != planned.prices) {
                 Arc::make_mut(&mut kept.past).prices.clone_from(&planned.prices);
+            }
+        }
+        for (id, known) in &ahead.calibrations {
+            if let Some(kept) = self.pools.get_mut(id).filter(|kept| kept.past.calibrations != *known) {
+                Arc::make_mut(&mut kept.past).calibrations.clone_from(known);
+                kept.news = true;
             }
         }
     }
@@ -282,27 +338,44 @@ impl Histories {
         jobs
     }
 
+    /// Sends out at once what has not gone out yet, and waits until it has: the last words of a leader that ends.
+    pub(crate) async fn flush(&mut self, ahead: Option<&Arc<Ahead>>) {
+        while let Some(joined) = self.writing.join_next().await {
+            self.note(&joined.unwrap_or_default());
+        }
+        if self.is_read() {
+            let jobs = self.batch(ahead);
+            let written = objects::carry_out(&self.hub, jobs).await;
+            self.note(&written);
+        }
+    }
+
     fn finished(&mut self) -> Vec<Written> {
         let mut all = Vec::new();
         while let Some(joined) = self.writing.try_join_next() {
             let Ok(written) = joined else { continue };
-            for each in &written {
-                match &each.key {
-                    Key::Plan if each.digest.is_some() => self.plan = each.digest,
-                    Key::Plan => {}
-                    Key::Pool(uid) => {
-                        if let Some(kept) = self.pools.values_mut().find(|kept| kept.uid == *uid) {
-                            kept.stored = each.digest.or(kept.stored);
-                            kept.news |= each.outcome == objects::FAILED;
-                        } else if each.outcome == objects::FAILED {
-                            self.leftovers.push(each.key.clone());
-                        }
-                    }
-                }
-            }
+            self.note(&written);
             all.extend(written);
         }
         all
+    }
+
+    /// Takes in what became of writes.
+    fn note(&mut self, written: &[Written]) {
+        for each in written {
+            match &each.key {
+                Key::Plan if each.digest.is_some() => self.plan = each.digest,
+                Key::Plan => {}
+                Key::Pool(uid) => {
+                    if let Some(kept) = self.pools.values_mut().find(|kept| kept.uid == *uid) {
+                        kept.stored = each.digest.or(kept.stored);
+                        kept.news |= each.outcome == objects::FAILED;
+                    } else if each.outcome == objects::FAILED {
+                        self.leftovers.push(each.key.clone());
+                    }
+                }
+            }
+        }
     }
 }
 

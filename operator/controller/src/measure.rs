@@ -19,12 +19,14 @@
 //! | [`histogram`], [`ledger`] | percentiles, attainment, rates and lengths from what was counted |
 //! | [`target`] | whom to ask |
 //! | [`ask`] | asks one engine |
+//! | [`groups`] | latencies of each group's engines |
 //! | [`silence`] | engines that do not answer any more |
 
 mod ask;
 pub(crate) mod engine;
 pub(crate) mod exposition;
 pub(crate) mod gateway;
+mod groups;
 pub(crate) mod histogram;
 pub(crate) mod ledger;
 pub(crate) mod prometheus;
@@ -39,7 +41,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::stream;
 use pomarium_api::pool::MetricsSource;
-use pomarium_kernel::names::PoolId;
+use pomarium_kernel::names::{GroupName, PoolId};
 use pomarium_kernel::reason::{Problem, Reason};
 use pomarium_kernel::snapshot::{Load, Snapshot};
 use pomarium_kernel::time::{Span, Timestamp};
@@ -99,6 +101,8 @@ pub struct Meter {
 #[derive(Default)]
 struct Memory {
     ledgers: BTreeMap<PoolId, Ledger>,
+    /// Of the engines of each pool in each group.
+    engines: BTreeMap<(PoolId, GroupName), Ledger>,
     loads: BTreeMap<String, Load>,
     silent: Silence,
 }
@@ -204,6 +208,7 @@ impl Meter {
         let mut memory = lock(memory);
         memory.loads.retain(|uid, _| engines.contains_key(uid));
         memory.silent.retain(|uid| engines.contains_key(uid));
+        memory.engines.retain(|(pool, _), _| targets.pools.contains_key(pool));
         for (uid, scrape) in &engines {
             memory.silent.note(uid, scrape.is_some(), asked_at);
             memory.loads.insert(uid.clone(), load_of(scrape.as_ref()));
@@ -212,6 +217,7 @@ impl Meter {
             if target.source == MetricsSource::Engine {
                 absorb_engines(memory.ledger(pool, now), pool, target, &engines, now);
             }
+            groups::absorb(&mut memory.engines, pool, target, &engines, now);
         }
         self.publish(targets, &memory, now);
     }
@@ -262,6 +268,7 @@ impl Meter {
             let measurement = Measurement {
                 demand: ledger.demand(pool, now, stale),
                 measured: measured.collect(),
+                engines: groups::measured(&memory.engines, pool, target, now),
                 counted: ledger.counted(&target.objectives),
                 loads: loads.collect(),
                 silent: silent.collect(),

@@ -12,13 +12,13 @@ mod nodes;
 mod replicas;
 mod servers;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub(crate) use approvals::is_approved;
 use pomarium_api::validate::{self, GroupSeen, PoolSeen};
-use pomarium_kernel::names::{PoolId, SiteName};
+use pomarium_kernel::names::{GroupName, PoolId, SiteName};
 use pomarium_kernel::reason::{Problem, Reason};
-use pomarium_kernel::snapshot::{Demand, Measured, Snapshot};
+use pomarium_kernel::snapshot::{Demand, EnginesMeasured, Measured, Snapshot};
 use pomarium_kernel::time::Timestamp;
 
 use crate::world::{Invalid, World};
@@ -90,12 +90,13 @@ pub fn observe(world: &World, now: Timestamp) -> Observed {
         if invalid.pools.contains_key(id) {
             continue;
         }
-        let (demand, measured) = measured(world, id, object.spec.objectives.len());
+        let (demand, measured, engines) = measured(world, id, object.spec.objectives.len());
         let seen = PoolSeen {
             namespace_at: namespace_at(world, id),
             local_sites: local_sites(world),
             demand,
             measured,
+            engines,
             running: replicas.remove(id).unwrap_or_default(),
             past: world.pasts.get(id).cloned().unwrap_or_default(),
         };
@@ -130,7 +131,11 @@ fn local_sites(world: &World) -> BTreeSet<SiteName> {
 }
 
 /// What was measured of a pool; unknown where nothing was.
-fn measured(world: &World, id: &PoolId, objectives: usize) -> (Demand, Vec<Measured>) {
+fn measured(
+    world: &World,
+    id: &PoolId,
+    objectives: usize,
+) -> (Demand, Vec<Measured>, BTreeMap<GroupName, EnginesMeasured>) {
     let nothing = || Problem::new(Reason::Starting, "nothing has been measured yet");
     let unknown = || Measured::Unknown { problem: nothing() };
     let all_unknown = || (0..objectives).map(|_| unknown()).collect();
@@ -140,15 +145,15 @@ fn measured(world: &World, id: &PoolId, objectives: usize) -> (Demand, Vec<Measu
             problem: nothing(),
             at_least: None,
         };
-        return (demand, all_unknown());
+        return (demand, all_unknown(), BTreeMap::new());
     };
     // The objectives may have changed since: what was measured for other ones is not an answer.
-    let measured = if measurement.measured.len() == objectives {
-        measurement.measured.clone()
+    let (measured, engines) = if measurement.measured.len() == objectives {
+        (measurement.measured.clone(), measurement.engines.clone())
     } else {
-        all_unknown()
+        (all_unknown(), BTreeMap::new())
     };
-    (measurement.demand.clone(), measured)
+    (measurement.demand.clone(), measured, engines)
 }
 
 #[cfg(test)]

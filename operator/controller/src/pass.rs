@@ -18,11 +18,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kube::ResourceExt;
+use pomarium_kernel::names::PoolId;
 use pomarium_kernel::plan::Plan;
 use pomarium_kernel::planning;
 use pomarium_kernel::reason::{Problem, Reason};
 use pomarium_kernel::snapshot::Snapshot;
 use pomarium_kernel::time::{Span, Timestamp};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use tracing::{debug, error, info};
 
@@ -189,6 +191,15 @@ impl Eyes {
         }
     }
 
+    /// How gateways name the model of each pool.
+    fn models(&self) -> BTreeMap<PoolId, String> {
+        let known = self.hub.pools.known();
+        known
+            .iter()
+            .map(|(id, pool)| (id.clone(), pool.spec.model.name.clone()))
+            .collect()
+    }
+
     fn undecodable(&self) -> usize {
         self.hub.undecodable() + self.members.undecodable()
     }
@@ -207,12 +218,13 @@ pub(crate) struct Loop<E> {
     pub(crate) tick: Span,
     pub(crate) gate: Gate,
     pub(crate) trigger: Trigger,
+    pub(crate) stop: Arc<Notify>,
     pub(crate) health: Health,
     pub(crate) telemetry: Telemetry,
 }
 
 impl<E: Execute> Loop<E> {
-    /// Runs until dropped.
+    /// Runs until told to stop, or dropped.
     pub(crate) async fn run(mut self) {
         let mut waiting_for = String::new();
         loop {
@@ -230,7 +242,15 @@ impl<E: Execute> Loop<E> {
             tokio::select! {
                 () = self.trigger.changed() => tokio::time::sleep(COALESCE).await,
                 () = tokio::time::sleep(pause) => {}
+                () = self.stop.notified() => return self.end().await,
             }
+        }
+    }
+
+    /// Leaves behind what a successor needs.
+    async fn end(&mut self) {
+        if self.gate.is_open() {
+            self.histories.flush(self.strategist.newest()).await;
         }
     }
 
@@ -293,6 +313,11 @@ impl<E: Execute> Loop<E> {
     async fn recall(&mut self, world: &mut World, now: Timestamp) {
         if let Some(ahead) = self.histories.read(&self.eyes.pools(), now).await {
             self.strategist.resume(ahead, now);
+        }
+        if self.histories.asks() {
+            self.histories
+                .recover(&self.eyes.pools(), &self.eyes.models(), now)
+                .await;
         }
         if let Some(made) = self.strategist.finished().await {
             self.histories.planned(&made.ahead);

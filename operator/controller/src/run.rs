@@ -11,6 +11,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::watcher;
 use kube::{Client, Config};
 use pomarium_kernel::time::Span;
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
@@ -19,7 +20,7 @@ use crate::client::{self, Gate, RateLimit, error_chain};
 use crate::clock::Clock;
 use crate::export::Exporter;
 use crate::health::{self, Check, Health};
-use crate::history::Histories;
+use crate::history::{Backfill, Histories};
 use crate::latest::Trigger;
 use crate::leader::{Election, Settings};
 use crate::measure::{Meter, Sources};
@@ -34,6 +35,9 @@ const KINDS: [&str; 4] = ["serverpools", "servergroups", "serversites", "serverp
 
 /// Between two looks for the API server and the custom resources.
 const WAIT: Duration = Duration::from_secs(1);
+
+/// What is to be written before this process ends takes no longer.
+const FAREWELL: Duration = Duration::from_secs(5);
 
 /// Requests per second to the hub, and at once after a quiet time.
 const HUB_RATE: (u32, u32) = (100, 400);
@@ -140,7 +144,9 @@ pub async fn run(options: Options) -> Result<(), Error> {
     let lease_client = client::writer(config.clone(), &RateLimit::new(50, 50), &Gate::open(), timeout)?;
     let election = Election::new(lease_client, settings, gate.clone());
 
+    let stop = Arc::new(Notify::new());
     let parts = Parts {
+        stop: Arc::clone(&stop),
         health: health.clone(),
         telemetry: telemetry.clone(),
         trigger,
@@ -152,12 +158,17 @@ pub async fn run(options: Options) -> Result<(), Error> {
             result = control(&options, config, gate.clone(), timeout, parts) => result,
         }
     };
+    tokio::pin!(work);
     let result = tokio::select! {
         (served, what, address) = probes => Err(ended(served, what, address)),
         (served, what, address) = metrics => Err(ended(served, what, address)),
-        result = work => result,
+        result = &mut work => result,
         signal = signals.next() => {
             info!(signal, "stopping");
+            stop.notify_one();
+            if tokio::time::timeout(FAREWELL, work).await.is_err() {
+                warn!("what was learnt since the last batch is lost: it could not be written in time");
+            }
             Ok(())
         }
     };
@@ -188,6 +199,7 @@ async fn lead(election: &Election, options: &Options, health: &Health) {
 
 /// What the loop shares with those who ask from outside.
 struct Parts {
+    stop: Arc<Notify>,
     health: Health,
     telemetry: Telemetry,
     trigger: Trigger,
@@ -203,6 +215,7 @@ async fn control(
     parts: Parts,
 ) -> Result<(), Error> {
     let Parts {
+        stop,
         health,
         telemetry,
         trigger,
@@ -242,6 +255,9 @@ async fn control(
     };
     let meter = Meter::new(sources, members.clone(), options.clock, trigger.clone());
     tasks.spawn(meter.clone().run());
+    // In compressed time, nobody else's calendar is ours.
+    let uncompressed = (options.clock.scale() - 1.0).abs() < f64::EPSILON;
+    let backfill = options.prometheus_url.as_deref().filter(|_| uncompressed).map(Backfill::new);
     let hands = Hands {
         hub: hub.clone(),
         members: members.clone(),
@@ -259,7 +275,7 @@ async fn control(
             meter,
         },
         execute: Executor::new(hands, options.identity.clone()),
-        histories: Histories::new(hub.clone()),
+        histories: Histories::new(hub.clone(), backfill),
         strategist: Strategist::new(trigger.clone()),
         exporter,
         to_export: None,
@@ -267,6 +283,7 @@ async fn control(
         tick: options.tick,
         gate,
         trigger,
+        stop,
         health,
         telemetry,
     };

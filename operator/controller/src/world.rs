@@ -12,7 +12,7 @@ use pomarium_api::pool::ServerPool;
 use pomarium_api::site::ServerSite;
 use pomarium_kernel::names::{GroupName, PoolId, ServerName, SiteName};
 use pomarium_kernel::reason::Problem;
-use pomarium_kernel::snapshot::{Contact, Demand, Load, Measured};
+use pomarium_kernel::snapshot::{Contact, Demand, EnginesMeasured, Load, Measured};
 use pomarium_kernel::strategy::ahead::Ahead;
 use pomarium_kernel::strategy::learning::Counted;
 use pomarium_kernel::strategy::past::Past;
@@ -254,6 +254,8 @@ pub struct Measurement {
     pub demand: Demand,
     /// Objectives, in the order of `spec.objectives`.
     pub measured: Vec<Measured>,
+    /// What engines say of latencies, by group.
+    pub engines: BTreeMap<GroupName, EnginesMeasured>,
     /// Everything that was counted since this process began to measure; `None` if the source does not count.
     pub counted: Option<Counted>,
     /// What engines say they are doing, by uid of the Pod. A Pod that is missing here is `Load::Unknown`.

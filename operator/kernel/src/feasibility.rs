@@ -3,7 +3,7 @@
 //! A chain of named checks, in this order: selector, namespace and route, trust, residency, permitted use, memory, objectives.
 //! The first that fails is the answer: what the law or a promise forbids is said before what a larger machine would cure. All of
 //! them fail closed, but for one: objectives are judged by the lengths of requests, and lengths that nobody has measured lately
-//! give a warning and no refusal. A pool that may not serve would never be measured.
+//! give a warning and no refusal. A pool that may not serve would never be measured. Nor do figures refuse what engines are seen to do.
 
 #[cfg(test)]
 mod tests;
@@ -11,16 +11,20 @@ mod tests;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
-use crate::capacity::{self, Unreachable, duration};
+use crate::capacity::calibration::calibrated;
+use crate::capacity::{self, Trust, Unreachable, duration};
 use crate::catalogue::Catalogue;
 use crate::names::{GroupName, SiteName};
 use crate::performance::{Performance, performance};
 use crate::reason::{Problem, Reason};
-use crate::snapshot::{Demand, Group, LengthMix, MachineKey, Metric, Pool, Site, Use};
+use crate::snapshot::{Demand, EnginesMeasured, Group, LengthMix, MachineKey, Metric, Pool, Site, Use};
 use crate::time::{Span, Timestamp};
 
 /// Lengths that were measured longer ago than this refuse nothing any more.
 const LENGTHS_MAX_AGE: Span = Span::from_minutes(10);
+
+/// Fewer requests disprove nothing.
+const LEAST_SAMPLES: u64 = 20;
 
 /// Where a mix of lengths comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +44,7 @@ pub struct Feasibility<'a> {
     catalogue: &'a Catalogue,
     lengths: LengthMix,
     source: LengthSource,
+    now: Timestamp,
     /// Hundreds of groups are of a handful of machines.
     machines: RefCell<Vec<Judged>>,
 }
@@ -48,6 +53,8 @@ pub struct Feasibility<'a> {
 #[derive(Clone, Debug)]
 struct Judged {
     machine: MachineKey,
+    declared: Result<Performance, Problem>,
+    trust: Trust,
     performance: Result<Performance, Problem>,
     unreachable: Option<Unreachable>,
 }
@@ -67,6 +74,7 @@ impl<'a> Feasibility<'a> {
             catalogue,
             lengths: lengths.within_context(pool.model.context_tokens),
             source,
+            now,
             machines: RefCell::default(),
         }
     }
@@ -82,7 +90,7 @@ impl<'a> Feasibility<'a> {
     }
 
     /// Whether the pool may run on servers of `group`, and what they do for it.
-    pub fn check(&self, group: &Group, site: &Site) -> Result<Performance, Problem> {
+    pub fn check(&self, name: &GroupName, group: &Group, site: &Site) -> Result<Performance, Problem> {
         let pool = self.pool;
         selected(pool, group)?;
         namespace_exists(pool, group)?;
@@ -92,14 +100,19 @@ impl<'a> Feasibility<'a> {
         use_permitted(pool, group, site)?;
         let performance = self.performance(group)?;
         match self.doubt(group, &performance) {
-            Some(problem) if self.source == LengthSource::Measured => Err(problem),
+            Some(problem) if self.source == LengthSource::Measured && !self.disproved(name, group) => Err(problem),
             _ => Ok(performance),
         }
     }
 
-    /// What servers of `group` do for the pool, if it fits them.
+    /// What servers of `group` do for the pool, if it fits them: by their figures, and by what was measured of these.
     pub fn performance(&self, group: &Group) -> Result<Performance, Problem> {
         self.judged(&group.machine, |judged| judged.performance.clone())
+    }
+
+    /// What they would do by their figures alone.
+    pub fn declared(&self, group: &Group) -> Result<Performance, Problem> {
+        self.judged(&group.machine, |judged| judged.declared.clone())
     }
 
     /// What is found of a machine, which is found once.
@@ -108,16 +121,42 @@ impl<'a> Feasibility<'a> {
             return of(judged);
         }
         let pool = self.pool;
-        let performance = performance(self.catalogue, &pool.model, machine, &pool.performance);
+        let declared = performance(self.catalogue, &pool.model, machine, &pool.performance);
+        let trust = declared.as_ref().map_or(Trust::TooFewSamples, |declared| {
+            pool.past.calibrations.trust(machine, &declared.times)
+        });
+        let performance = declared.clone().map(|declared| Performance {
+            times: calibrated(&declared.times, trust),
+            ..declared
+        });
         let unloaded = |found: &Performance| capacity::unloaded(found, &self.lengths, &pool.objectives).err();
         let judged = Judged {
             machine: machine.clone(),
+            declared,
+            trust,
             unreachable: performance.as_ref().ok().and_then(unloaded),
             performance,
         };
         let found = of(&judged);
         self.machines.borrow_mut().push(judged);
         found
+    }
+
+    /// What was found out about the figures of `group`'s machines.
+    pub fn trust(&self, group: &Group) -> Trust {
+        self.judged(&group.machine, |judged| judged.trust)
+    }
+
+    /// Whether servers of `group` have been seen to do what their figures rule out.
+    fn disproved(&self, name: &GroupName, group: &Group) -> bool {
+        let attains = |measured: &EnginesMeasured| {
+            let mut each = self.pool.objectives.iter().zip(&measured.values_ms);
+            measured.samples >= LEAST_SAMPLES
+                && self.now.since(measured.at) <= LENGTHS_MAX_AGE
+                && measured.values_ms.len() >= self.pool.objectives.len()
+                && each.all(|(objective, value)| value.is_some_and(|ms| ms <= objective.threshold.as_millis() as f64))
+        };
+        !self.trust(group).may_refuse() || self.pool.engines.get(name).is_some_and(attains)
     }
 
     /// Why an objective is out of reach on servers of `group` even without load, if it is, with these lengths.
@@ -142,7 +181,7 @@ impl<'a> Feasibility<'a> {
             let Some(site) = sites.get(&group.site) else {
                 continue;
             };
-            match self.check(group, site) {
+            match self.check(name, group, site) {
                 Ok(performance) => found.push((name, performance)),
                 Err(problem) => {
                     let distance = self.distance(group, &problem);

@@ -234,6 +234,7 @@ impl Pool {
                 at_least: None,
             },
             measured: vec![Measured::ModelOnly, Measured::ModelOnly],
+            engines: BTreeMap::new(),
             running: BTreeMap::new(),
             events: Vec::new(),
             past: Arc::default(),

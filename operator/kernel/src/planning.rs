@@ -12,6 +12,7 @@
 //! | – where it may run, in which order | `options` |
 //! | – where each of its replicas stands | `crew` |
 //! | – what arrives, as far as it can be believed | `demand` |
+//! | – whether the figures of machines can be believed | `evidence` |
 //! | – who decides: the strategic plan, or what is measured | `guide` |
 //! | – what there is money and power for | `afford` |
 //! | – what the plan adds and gives up | `follow`, `part` |
@@ -33,6 +34,7 @@ mod crew;
 mod demand;
 mod draft;
 mod drains;
+mod evidence;
 mod figures;
 mod follow;
 mod grow;
@@ -60,8 +62,9 @@ use std::collections::{BTreeMap, BTreeSet};
 // What the strategic plan counts on is what this one counts on.
 pub(crate) use self::crew::recallable;
 pub(crate) use self::demand::{Need, need, planned_lengths};
+pub(crate) use self::evidence::is_full;
 pub(crate) use self::options::{Choice, Options};
-pub(crate) use self::policy::DRAIN_ESTIMATE;
+pub(crate) use self::policy::{DRAIN_ESTIMATE, MEASURE_MAX_AGE, MEASURED_OVER};
 pub(crate) use self::pools::rank;
 pub(crate) use self::power::{Power, draws};
 pub(crate) use self::stock::{may_grow, retained_until};

@@ -161,6 +161,8 @@ reasons! {
     AwaitingApproval,
     /// There is a plan ahead, but it is too old, made without the pool, or proved wrong: the pool is left to what is measured.
     PlanNotFollowed,
+    /// What engines do contradicts the figures of their machine: these neither refuse nor buy nor remove anything.
+    FiguresDoubted,
     /// Another group comes first in the pool's placement order.
     LaterInOrder,
     /// The same would cost more there.

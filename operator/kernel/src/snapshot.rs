@@ -23,7 +23,7 @@ pub use group::{
     Approved, Delivery, Disruption, Group, GroupMemory, Inventory, LeadTime, Lease, MachineKey, Mode, Power, Pricing,
     ProviderTraits, Server, SizeRange,
 };
-pub use measurement::{Arrivals, Demand, LengthMix, Measured};
+pub use measurement::{Arrivals, Demand, EnginesMeasured, LengthMix, Measured};
 pub use pool::{
     Budget, Discipline, DrainPolicy, MeasuredPerformance, Metric, Model, Objective, OnDeadline, Period, Placement,
     PlacementOrder, Pool, PoolMemory, ReplicaRange, Spent, Survive,

@@ -34,6 +34,15 @@ struct Sample {
     in_flight: u64,
     ttft: Histogram,
     itl: Histogram,
+    engines: Vec<Engines>,
+}
+
+/// What the engines of one group have answered.
+#[derive(Clone, Debug, Default)]
+struct Engines {
+    answered: u64,
+    ttft: Histogram,
+    itl: Histogram,
 }
 
 /// What the metrics said lately.
@@ -43,6 +52,7 @@ pub struct Scrapes {
     now: Counters,
     ttft: Histogram,
     itl: Histogram,
+    engines: Vec<Engines>,
     samples: VecDeque<Sample>,
     lengths: VecDeque<(u32, u32)>,
 }
@@ -90,13 +100,14 @@ pub struct Window {
 }
 
 impl Scrapes {
-    pub(crate) fn new(objectives: &[Objective]) -> Self {
+    pub(crate) fn new(objectives: &[Objective], groups: usize) -> Self {
         let threshold = |objective: &Objective| (objective.metric, objective.threshold.as_millis() as f64);
         Self {
             thresholds: objectives.iter().take(4).map(threshold).collect(),
             now: Counters::default(),
             ttft: Histogram::default(),
             itl: Histogram::default(),
+            engines: vec![Engines::default(); groups],
             samples: VecDeque::with_capacity(KEPT + 1),
             lengths: VecDeque::with_capacity(LENGTHS + 1),
         }
@@ -112,7 +123,14 @@ impl Scrapes {
         }
     }
 
-    pub(crate) fn answered(&mut self, request: &Answered) {
+    pub(crate) fn answered(&mut self, group: usize, request: &Answered) {
+        if let Some(engines) = self.engines.get_mut(group) {
+            engines.answered += 1;
+            engines.ttft.add(request.ttft_ms);
+            if let Some(itl_ms) = request.itl_ms {
+                engines.itl.add(itl_ms);
+            }
+        }
         self.now.answered += 1;
         self.now.ttft_ms += request.ttft_ms;
         self.now.itl_ms += request.itl_ms.unwrap_or(0.0);
@@ -137,6 +155,7 @@ impl Scrapes {
             in_flight,
             ttft: self.ttft.clone(),
             itl: self.itl.clone(),
+            engines: self.engines.clone(),
         });
         if self.samples.len() > KEPT {
             self.samples.pop_front();
@@ -199,6 +218,22 @@ impl Scrapes {
             Metric::TimeToFirstToken => newest.ttft.since(Some(&oldest.ttft), percentile),
             Metric::InterTokenLatency => newest.itl.since(Some(&oldest.itl), percentile),
         }
+    }
+
+    /// The same of the engines of one group alone.
+    pub(crate) fn percentile_of(&self, group: usize, metric: Metric, percentile: f64, seconds: f64) -> Option<f64> {
+        let (oldest, newest) = self.ends(seconds)?;
+        let (oldest, newest) = (oldest.engines.get(group)?, newest.engines.get(group)?);
+        match metric {
+            Metric::TimeToFirstToken => newest.ttft.since(Some(&oldest.ttft), percentile),
+            Metric::InterTokenLatency => newest.itl.since(Some(&oldest.itl), percentile),
+        }
+    }
+
+    /// Requests that the engines of one group answered in the last `seconds`.
+    pub(crate) fn answered_by(&self, group: usize, seconds: f64) -> Option<u64> {
+        let (oldest, newest) = self.ends(seconds)?;
+        Some(newest.engines.get(group)?.answered - oldest.engines.get(group)?.answered)
     }
 
     /// The oldest and the newest sample of the last `seconds`; `None` with fewer than two.

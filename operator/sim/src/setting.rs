@@ -153,7 +153,7 @@ impl Setting {
                 left_out.push(leave_out(Problem::new(Reason::ReferenceMissing, message)));
                 continue;
             };
-            match feasibility.check(group, site) {
+            match feasibility.check(name, group, site) {
                 Ok(figures) => candidates.push(Candidate::new(name, group, site, &figures, epoch)),
                 Err(problem) if problem.reason == Reason::ObjectiveUnreachable => {
                     if let Ok(figures) = feasibility.performance(group) {

@@ -90,7 +90,7 @@ impl<'a> World<'a> {
             due: BinaryHeap::new(),
             refused_ms: vec![None; scenario.groups.len()],
             routing: SplitMix::of(scenario.seed, &[0]),
-            scrapes: Scrapes::new(&scenario.objectives),
+            scrapes: Scrapes::new(&scenario.objectives, scenario.groups.len()),
             scorers: scenario.objectives.iter().copied().map(Scorer::new).collect(),
             requests: Requests::default(),
             paid: vec![Paid::default(); scenario.groups.len()],

@@ -71,6 +71,7 @@ pub fn pool(object: &ServerPool, seen: PoolSeen) -> Result<Pool, Problem> {
             .map(|_| seen.local_sites),
         demand: seen.demand,
         measured: seen.measured,
+        engines: seen.engines,
         running: seen.running,
         memory: object
             .status

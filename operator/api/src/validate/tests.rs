@@ -70,6 +70,7 @@ fn seen() -> PoolSeen {
             at_least: None,
         },
         measured: Vec::new(),
+        engines: BTreeMap::new(),
         running: BTreeMap::new(),
         past: Arc::default(),
     }

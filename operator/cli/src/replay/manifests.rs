@@ -211,6 +211,7 @@ impl Documents {
                     at_least: None,
                 },
                 measured: Vec::new(),
+                engines: BTreeMap::new(),
                 running: BTreeMap::new(),
                 past: Arc::default(),
             };

@@ -40,6 +40,7 @@ pub(super) fn of_pool(past: &Past, planned: Option<&PlannedPool>) -> (Data, Vec<
         backtest,
         ledger,
         prices,
+        calibrations,
     } = past;
     let mut writer = Writer::new(LONGEST);
     writer.put("history", history);
@@ -47,6 +48,7 @@ pub(super) fn of_pool(past: &Past, planned: Option<&PlannedPool>) -> (Data, Vec<
     writer.put("backtest", backtest);
     writer.put("ledger", ledger);
     writer.put("prices", prices);
+    writer.put("calibrations", calibrations);
     if let Some(planned) = planned {
         writer.put("ahead", planned);
     }
@@ -88,6 +90,7 @@ pub(super) fn pool(data: &Data) -> (Past, Option<PlannedPool>, Vec<String>) {
         bursts: reader.get("bursts").unwrap_or_default(),
         ledger: reader.get("ledger").unwrap_or_default(),
         prices: reader.get("prices").unwrap_or_default(),
+        calibrations: reader.get("calibrations").unwrap_or_default(),
     };
     (past, reader.get("ahead"), reader.problems)
 }

@@ -161,7 +161,7 @@ fn plan() -> Arc<Ahead> {
 #[tokio::test]
 async fn a_restarted_operator_knows_what_the_one_before_it_had_learnt_and_planned() {
     let store = Store::default();
-    let mut first = Histories::new(hub(&store.client()));
+    let mut first = Histories::new(hub(&store.client()), None);
     assert_eq!(first.read(&existing(), NOW).await, None);
     let now = learn(&mut first, NOW, 20);
     first.planned(&plan());
@@ -170,7 +170,7 @@ async fn a_restarted_operator_knows_what_the_one_before_it_had_learnt_and_planne
         ["done", "done"]
     );
 
-    let mut second = Histories::new(hub(&store.client()));
+    let mut second = Histories::new(hub(&store.client()), None);
     assert_eq!(second.read(&existing(), now).await.as_ref(), Some(plan().as_ref()));
     assert_eq!(second.pasts(), first.pasts());
     assert!(second.pasts()[&chat()].history.recorded_until().is_some());
@@ -179,9 +179,54 @@ async fn a_restarted_operator_knows_what_the_one_before_it_had_learnt_and_planne
 }
 
 #[tokio::test]
+async fn a_leader_that_ends_leaves_nothing_unwritten() {
+    let store = Store::default();
+    let mut first = Histories::new(hub(&store.client()), None);
+    first.flush(None).await;
+    assert_eq!(store.writes(), Vec::<String>::new(), "nothing was read yet");
+    first.read(&existing(), NOW).await;
+    let now = learn(&mut first, NOW, 10);
+    first.planned(&plan());
+    assert!(settle(&mut first, &existing(), None, now).await.is_empty(), "too soon");
+    first.flush(Some(&plan())).await;
+
+    let mut second = Histories::new(hub(&store.client()), None);
+    assert_eq!(second.read(&existing(), now).await.as_ref(), Some(plan().as_ref()));
+    assert_eq!(second.pasts(), first.pasts());
+    assert_eq!(second.pasts()[&chat()].history.recorded_until(), Some(now));
+}
+
+#[tokio::test]
+async fn what_a_killed_leader_had_not_written_is_a_gap_and_not_silence() {
+    let store = Store::default();
+    let mut first = Histories::new(hub(&store.client()), None);
+    first.read(&existing(), NOW).await;
+    let now = learn(&mut first, NOW, 20);
+    settle(&mut first, &existing(), None, now).await;
+    learn(&mut first, now, 19);
+    drop(first);
+
+    let back = now + BATCH;
+    let mut second = Histories::new(hub(&store.client()), None);
+    second.read(&existing(), back).await;
+    learn(&mut second, back, 20);
+    let pasts = second.pasts();
+    let measured = |from: Timestamp, until: Timestamp| -> u64 {
+        let within = pasts[&chat()]
+            .history
+            .fine()
+            .filter(|(at, _)| (from..until).contains(at));
+        within.map(|(_, bucket)| u64::from(bucket.measured_ms)).sum()
+    };
+    assert_eq!(measured(NOW, now), BATCH.as_millis(), "what was written is known");
+    assert_eq!(measured(now, back), 0, "one batch is a gap");
+    assert_eq!(measured(back, back + BATCH), BATCH.as_millis(), "and it goes on");
+}
+
+#[tokio::test]
 async fn batches_are_rare_and_nothing_is_written_that_is_stored_already() {
     let store = Store::default();
-    let mut histories = Histories::new(hub(&store.client()));
+    let mut histories = Histories::new(hub(&store.client()), None);
     histories.read(&existing(), NOW).await;
     let now = learn(&mut histories, NOW, 10);
     assert!(
@@ -208,7 +253,7 @@ async fn batches_are_rare_and_nothing_is_written_that_is_stored_already() {
 #[tokio::test]
 async fn a_broken_part_is_said_and_costs_nothing_but_itself() {
     let store = Store::default();
-    let mut first = Histories::new(hub(&store.client()));
+    let mut first = Histories::new(hub(&store.client()), None);
     first.read(&existing(), NOW).await;
     let now = learn(&mut first, NOW, 20);
     settle(&mut first, &existing(), Some(&plan()), now).await;
@@ -222,7 +267,7 @@ async fn a_broken_part_is_said_and_costs_nothing_but_itself() {
     ] {
         let good = store.objects.lock().unwrap().clone();
         store.set(OBJECT, part, text);
-        let mut second = Histories::new(hub(&store.client()));
+        let mut second = Histories::new(hub(&store.client()), None);
         let ahead = second.read(&existing(), now).await.unwrap();
         let problem = second.unreadable()[&chat()].clone();
         assert!(problem.message.contains(part), "{part}: {}", problem.message);
@@ -239,7 +284,7 @@ async fn a_broken_part_is_said_and_costs_nothing_but_itself() {
             2,
             "{part}"
         );
-        let mut third = Histories::new(hub(&store.client()));
+        let mut third = Histories::new(hub(&store.client()), None);
         third.read(&existing(), later).await;
         assert!(third.unreadable().is_empty(), "{part}: {:?}", third.unreadable());
         *store.objects.lock().unwrap() = good;
@@ -250,7 +295,7 @@ async fn a_broken_part_is_said_and_costs_nothing_but_itself() {
 async fn a_past_that_cannot_be_reached_is_not_overwritten() {
     let store = Store::default();
     *store.broken.lock().unwrap() = true;
-    let mut histories = Histories::new(hub(&store.client()));
+    let mut histories = Histories::new(hub(&store.client()), None);
     assert_eq!(histories.read(&existing(), NOW).await, None);
     assert!(!histories.is_read());
     learn(&mut histories, NOW, 20);
@@ -264,7 +309,7 @@ async fn a_past_that_cannot_be_reached_is_not_overwritten() {
 #[tokio::test]
 async fn the_past_of_a_pool_goes_with_it_now_or_after_a_restart() {
     let store = Store::default();
-    let mut first = Histories::new(hub(&store.client()));
+    let mut first = Histories::new(hub(&store.client()), None);
     first.read(&existing(), NOW).await;
     let now = learn(&mut first, NOW, 20);
     settle(&mut first, &existing(), None, now).await;
@@ -273,13 +318,13 @@ async fn the_past_of_a_pool_goes_with_it_now_or_after_a_restart() {
         uids: BTreeMap::new(),
         and_others: true,
     };
-    let mut restarted = Histories::new(hub(&store.client()));
+    let mut restarted = Histories::new(hub(&store.client()), None);
     restarted.read(&unsure, now).await;
     assert!(
         settle(&mut restarted, &unsure, None, now).await.is_empty(),
         "a pool that cannot be decoded may be its owner"
     );
-    let mut restarted = Histories::new(hub(&store.client()));
+    let mut restarted = Histories::new(hub(&store.client()), None);
     restarted.read(&Existing::default(), now).await;
     let kept = store.objects.lock().unwrap().clone();
     assert_eq!(
@@ -323,10 +368,139 @@ fn an_object_stays_far_below_what_the_api_server_takes() {
     assert!(!data.contains_key("prices"));
 }
 
+/// A Prometheus that gives the same answer to every question, and the questions.
+async fn prometheus(
+    status: u16,
+    text: impl Fn(&str) -> String + Send + Sync + 'static,
+) -> (String, Arc<Mutex<Vec<String>>>) {
+    let asked: Arc<Mutex<Vec<String>>> = Arc::default();
+    let (seen, text) = (Arc::clone(&asked), Arc::new(text));
+    let app = axum::Router::new().fallback(move |uri: http::Uri| {
+        let (seen, text) = (Arc::clone(&seen), Arc::clone(&text));
+        async move {
+            let query = uri.to_string();
+            let answer = text(&query);
+            seen.lock().unwrap().push(query);
+            (http::StatusCode::from_u16(status).unwrap(), answer)
+        }
+    });
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    (url, asked)
+}
+
+/// One request a second, counted at every point that is asked for.
+fn one_a_second(query: &str) -> String {
+    let of = |name: &str| -> i64 {
+        let (_, rest) = query.split_once(&format!("&{name}=")).unwrap();
+        rest.split('&').next().unwrap().parse().unwrap()
+    };
+    let points = (0..)
+        .map(|n| of("start") + n * of("step"))
+        .take_while(|at| *at <= of("end"));
+    let values: Vec<Value> = points.map(|at| json!([at, at.to_string()])).collect();
+    let metric = json!({"__name__": "llm_d_epp_request_total", "model_name": "llama", "namespace": "assistants", "pool": "chat"});
+    json!({"status": "success", "data": {"result": [{"metric": metric, "values": values}]}}).to_string()
+}
+
+fn models() -> BTreeMap<PoolId, String> {
+    [(chat(), "llama".to_owned())].into()
+}
+
+#[tokio::test]
+async fn a_new_operator_knows_the_past_from_prometheus_and_asks_for_it_once() {
+    let (url, asked) = prometheus(200, one_a_second).await;
+    let store = Store::default();
+    let mut first = Histories::new(hub(&store.client()), Some(Backfill::new(&url)));
+    first.recover(&existing(), &models(), NOW).await;
+    assert!(asked.lock().unwrap().is_empty(), "what is stored is read first");
+    first.read(&existing(), NOW).await;
+    first.recover(&existing(), &models(), NOW).await;
+    first.recover(&existing(), &models(), NOW).await;
+    assert_eq!(asked.lock().unwrap().len(), 2, "the old part and the recent one");
+
+    let past = Arc::clone(&first.pasts()[&chat()]);
+    let (fine, hourly) = (past.history.fine().count(), past.history.hourly().count());
+    assert!(
+        (570..=577).contains(&fine) && (660..=673).contains(&hourly),
+        "{fine} and {hourly}"
+    );
+    let rate = past.history.lately(NOW).unwrap().as_per_second();
+    assert!((rate - 1.0).abs() < 0.02, "{rate}");
+    assert!(
+        !first.asks() && first.pools[&chat()].news,
+        "it is kept with the next batch"
+    );
+
+    // Who has a past of its own is not asked about.
+    first.flush(None).await;
+    let mut second = Histories::new(hub(&store.client()), Some(Backfill::new(&url)));
+    second.read(&existing(), NOW).await;
+    second.recover(&existing(), &models(), NOW).await;
+    assert_eq!(asked.lock().unwrap().len(), 2);
+    assert_eq!(second.pasts()[&chat()].history, past.history);
+}
+
+#[tokio::test]
+async fn a_prometheus_that_fails_costs_nothing_but_the_past() {
+    for (status, text) in [
+        (500, "out of memory".to_owned()),
+        (200, "<html>".to_owned()),
+        (200, r#"{"status":"error","error":"too many samples"}"#.to_owned()),
+        (200, "x".repeat(5 * 1024 * 1024)),
+    ] {
+        let (url, asked) = prometheus(status, move |_| text.clone()).await;
+        let store = Store::default();
+        let mut histories = Histories::new(hub(&store.client()), Some(Backfill::new(&url)));
+        histories.read(&existing(), NOW).await;
+        histories.recover(&existing(), &models(), NOW).await;
+        assert!(histories.pasts().is_empty() && !histories.asks());
+        assert_eq!(asked.lock().unwrap().len(), 1, "it is not asked again");
+        learn(&mut histories, NOW, 20);
+        assert!(histories.pasts()[&chat()].history.recorded_until().is_some());
+    }
+}
+
+/// What this process has in memory, in bytes.
+fn resident() -> u64 {
+    let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
+    pages.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4_096
+}
+
+#[test]
+fn the_pasts_of_a_thousand_pools_fit_into_memory() {
+    let mut past = Past::default();
+    let (days, quarter) = (Span::from_hours(28 * 24), Span::from_secs(15));
+    for hour in 0..26 * 24 {
+        let from = NOW - days + Span::from_hours(hour);
+        let counts = Counts {
+            requests: 3_600,
+            prompt_tokens: 3_600_000,
+            output_tokens: 720_000,
+        };
+        past.arrived(from, from + Span::from_hours(1), counts, &[]);
+    }
+    for round in 0..2 * 5_760 {
+        let from = NOW - Span::from_hours(48) + Span::from_secs(15 * round);
+        let counts = Counts {
+            requests: 15,
+            prompt_tokens: 15_000,
+            output_tokens: 3_000,
+        };
+        past.arrived(from, from + quarter, counts, &[]);
+    }
+    let before = resident();
+    let pasts: Vec<Past> = (0..1_000).map(|_| past.clone()).collect();
+    let each = (resident().saturating_sub(before)) / 1_000;
+    println!("{each} bytes a pool");
+    assert!(pasts.len() == 1_000 && each < 140 * 1024, "{each} bytes a pool");
+}
+
 #[tokio::test]
 async fn objects_say_whose_they_are() {
     let store = Store::default();
-    let mut first = Histories::new(hub(&store.client()));
+    let mut first = Histories::new(hub(&store.client()), None);
     first.read(&existing(), NOW).await;
     let now = learn(&mut first, NOW, 20);
     settle(&mut first, &existing(), None, now).await;

@@ -69,7 +69,7 @@ pub(crate) fn sort_by_pool<'a>(
 /// Whether the labels that are present name this pool.
 ///
 /// Prometheus renames labels of the source that collide with those of its own target: `exported_` goes first.
-fn is_of(sample: &Sample<'_>, pool: &PoolId) -> bool {
+pub(super) fn is_of(sample: &Sample<'_>, pool: &PoolId) -> bool {
     let agrees = |exported, plain, wanted: &str| {
         sample
             .label(exported)

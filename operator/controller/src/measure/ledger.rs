@@ -148,6 +148,11 @@ impl Ledger {
         }
     }
 
+    /// Whether the last complete round was so long ago.
+    pub(crate) fn is_due(&self, now: Timestamp, spacing: Span) -> bool {
+        self.samples.back().is_none_or(|(at, _)| now.since(*at) >= spacing)
+    }
+
     /// Ends a round in which something is missing: nothing may be concluded from it.
     pub(crate) fn incomplete(&mut self, problem: Problem) {
         self.problem = Some(problem);
@@ -302,7 +307,7 @@ fn distribution(metric: Metric) -> Distribution {
     clippy::cast_sign_loss,
     reason = "`as` saturates; a count that is no number counts as none"
 )]
-fn whole(count: f64) -> u64 {
+pub(super) fn whole(count: f64) -> u64 {
     count as u64
 }
 

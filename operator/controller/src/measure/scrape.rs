@@ -87,6 +87,24 @@ pub(crate) struct Scrape {
 }
 
 impl Scrape {
+    /// Its latencies alone.
+    pub(crate) fn latencies(&self) -> Self {
+        let is_latency = |distribution| {
+            matches!(
+                distribution,
+                Distribution::TimeToFirstToken | Distribution::InterTokenLatency
+            )
+        };
+        let all = self
+            .distributions
+            .iter()
+            .filter(|((distribution, _), _)| is_latency(*distribution));
+        Self {
+            distributions: all.map(|(key, seen)| (key.clone(), seen.clone())).collect(),
+            ..Self::default()
+        }
+    }
+
     /// Reads one answer whole.
     pub(crate) fn read(text: &str, names: &Names) -> Self {
         let seen: Vec<Sample<'_>> = samples(text, |name| names.wants(name)).collect();

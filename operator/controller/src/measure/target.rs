@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use pomarium_api::labels;
 use pomarium_api::pool::{EngineType, MetricsSource};
 use pomarium_api::site::MetricsAccess;
-use pomarium_kernel::names::{PoolId, SiteName};
+use pomarium_kernel::names::{GroupName, PoolId, SiteName};
 use pomarium_kernel::snapshot::{Objective, Snapshot};
 
 use crate::world::{PodSeen, World};
@@ -40,6 +40,8 @@ pub(crate) struct PodTarget {
     pub(crate) uid: String,
     /// Where it answers.
     pub(crate) address: Address,
+    /// On which group's server it runs, if it says so.
+    pub(crate) group: Option<GroupName>,
     /// It is ready, and routers may send it requests.
     pub(crate) serving: bool,
     /// It is on its way out: asked more often.
@@ -147,6 +149,7 @@ fn pod_target(site: &SiteName, pod: &PodSeen) -> Option<PodTarget> {
             ip: pod.ip.clone()?,
             port: pod.port?,
         },
+        group: pod.labels.get(labels::GROUP).map(|name| GroupName::new(name.clone())),
         serving: labelled && pod.ready,
         draining: pod.drain.is_some() || pod.deletion.is_some(),
     })

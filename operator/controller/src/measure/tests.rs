@@ -73,6 +73,7 @@ fn pod(uid: &str, port: u16) -> PodTarget {
         },
         serving: true,
         draining: false,
+        group: None,
     }
 }
 

@@ -18,7 +18,7 @@ fn judge(pool: &Pool) -> Feasibility<'_> {
 }
 
 fn check(pool: &Pool, group: &Group, site: &Site) -> Result<Performance, Problem> {
-    judge(pool).check(group, site)
+    judge(pool).check(&GroupName::from("group"), group, site)
 }
 
 /// No requests, but these lengths.
@@ -135,6 +135,7 @@ fn pool() -> Pool {
         routable_at: None,
         demand: seen(Some(LengthMix::assumed().clone())),
         measured: Vec::new(),
+        engines: BTreeMap::new(),
         running: BTreeMap::new(),
         events: Vec::new(),
         past: Arc::default(),
@@ -286,7 +287,11 @@ fn lengths_refuse_only_while_they_are_measured() {
         let judge = judge(&pool);
         let context = format!("{:?} {:?}", pool.demand, pool.memory.lengths);
         assert_eq!(judge.source(), source, "{context}");
-        assert_eq!(judge.check(&m4_pro, &site()).is_ok(), permitted, "{context}");
+        assert_eq!(
+            judge.check(&GroupName::from("m4-pro"), &m4_pro, &site()).is_ok(),
+            permitted,
+            "{context}"
+        );
         let performance = judge.performance(&m4_pro).unwrap();
         assert_eq!(judge.doubt(&m4_pro, &performance).is_some(), doubted, "{context}");
     }
@@ -303,7 +308,7 @@ fn lengths_that_were_measured_long_ago_refuse_nothing() {
         let now = Timestamp::default() + Span::from_minutes(minutes);
         let judge = Feasibility::of(&pool, Catalogue::builtin(), now);
         assert_eq!(
-            judge.check(&m4_pro, &site()).is_ok(),
+            judge.check(&GroupName::from("m4-pro"), &m4_pro, &site()).is_ok(),
             permitted,
             "after {minutes} minutes"
         );

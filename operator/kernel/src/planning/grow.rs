@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use super::crew::{Crew, Standing, count};
 use super::demand::{Need, strain};
+use super::evidence::{self, doubts, mislead, suffices};
 use super::figures;
 use super::model::{Counts, Lack, Model, total, with};
 use super::policy::{PURCHASE_DWELL, TARGET_UTILIZATION};
@@ -272,8 +273,28 @@ impl Grow<'_, '_> {
         lasts.then(|| self.crew.pool.memory.short_since.unwrap_or(self.now))
     }
 
+    /// Why servers that only doubted figures ask for are not paid for.
+    fn needless(&self, want: &Want, have: &Counts) -> Option<Problem> {
+        let (crew, options, now) = (self.crew, self.model.options, self.now);
+        let doubts = doubts(crew, options).filter(|_| mislead(crew, options))?;
+        let most = evidence::most(crew, self.need.rate(), now).filter(|most| total(have) >= *most);
+        let message = match most {
+            _ if suffices(crew, options, now) => format!("{}: what serves is enough", doubts.message),
+            Some(most) => format!(
+                "{}; {}: {most} are twice what engines ask for",
+                want.message, doubts.message
+            ),
+            None => return None,
+        };
+        Some(Problem::new(doubts.reason, message))
+    }
+
     /// Why nothing is paid for yet. One measurement may be wrong, and a lease is paid for a day.
     fn not_yet(&self, want: &Want, have: &Counts, since: Option<Timestamp>) -> Option<Problem> {
+        let by_figures = matches!(want.cause, Cause::Model | Cause::Decided) && total(have) > 0;
+        if let Some(problem) = self.needless(want, have).filter(|_| by_figures) {
+            return Some(problem);
+        }
         let missed = strain(self.crew.pool, self.now).is_some_and(|strain| strain > 1.0);
         let beyond_doubt = match want.cause {
             Cause::Minimum | Cause::Reaction => true,

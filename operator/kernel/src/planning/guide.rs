@@ -1,7 +1,7 @@
 //! What the strategic plan says of a pool, and whether it is followed.
 //!
-//! It is followed as long as it is recent, demand is measured, and requests do not miss their objectives far more often than its capacity
-//! curves say. Otherwise the pool is left to what is measured, and says so: model, demand and the reactive rule, as if nobody planned
+//! It is followed as long as it is recent, demand is measured, the figures of the machines in use are not far off, and requests do not miss
+//! their objectives far more often than its capacity curves say. Otherwise the pool is left to what is measured, and says so: model, demand and the reactive rule, as if nobody planned
 //! ahead.
 //!
 //! A percentile of five minutes above its threshold is no reason to doubt the plan: it may spend an error budget on purpose, where
@@ -11,8 +11,10 @@ use std::fmt::Write;
 
 use super::crew::{Crew, count};
 use super::demand::Need;
+use super::evidence::{doubts, mislead};
 use super::figures;
 use super::model::{Counts, total};
+use super::options::Options;
 use super::policy::{
     AFTER_BURST, DISTRUST_AFTER, DISTRUST_FACTOR, DISTRUST_LEAST, DRAIN_ESTIMATE, MEASURE_MAX_AGE, MIN_SAMPLES,
 };
@@ -40,7 +42,7 @@ pub(crate) enum Lead<'a> {
 }
 
 impl<'a> Lead<'a> {
-    pub(crate) fn of(snapshot: &'a Snapshot, crew: &Crew<'a>, need: &Need, now: Timestamp) -> Self {
+    pub(crate) fn of(snapshot: &'a Snapshot, crew: &Crew<'a>, options: &Options, need: &Need, now: Timestamp) -> Self {
         let Some(ahead) = &snapshot.ahead else {
             return Self::Alone;
         };
@@ -54,6 +56,9 @@ impl<'a> Lead<'a> {
         let Some(planned) = ahead.pools.get(crew.id) else {
             return measured("the plan ahead was made without this pool".to_owned());
         };
+        if let Some(doubt) = doubts(crew, options).filter(|_| mislead(crew, options)) {
+            return Self::Measured(doubt);
+        }
         let guide = Guide {
             id: crew.id,
             ahead,

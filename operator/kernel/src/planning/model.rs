@@ -31,7 +31,7 @@ pub(crate) enum Lack {
 #[derive(Debug)]
 pub(crate) struct Model<'a> {
     pool: &'a Pool,
-    options: &'a Options<'a>,
+    pub(crate) options: &'a Options<'a>,
     /// Sets are asked for again and again while a pass compares them.
     known: RefCell<BTreeMap<Counts, f64>>,
 }

@@ -88,7 +88,7 @@ impl<'a> Options<'a> {
             let Some(site) = world.snapshot.sites.get(&group.site) else {
                 continue;
             };
-            let (performance, satisfied) = match feasibility.check(group, site) {
+            let (performance, satisfied) = match feasibility.check(name, group, site) {
                 Ok(performance) => (Ok(performance), true),
                 // Lengths, labels and specs change. What serves there already keeps its figures until it has moved.
                 Err(problem) => {

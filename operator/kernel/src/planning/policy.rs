@@ -2,6 +2,9 @@
 
 use crate::time::Span;
 
+/// Percentiles and loads of engines are measured over so long.
+pub(crate) const MEASURED_OVER: Span = Span::from_minutes(5);
+
 /// Replicas are added when demand exceeds this share of what they sustain.
 ///
 /// The sustainable rate already holds the objectives; the rest is for bursts within the minute that demand is measured

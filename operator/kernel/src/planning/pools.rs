@@ -71,7 +71,7 @@ pub(crate) fn decide<'a>(world: &World<'a>, mut crew: Crew<'a>, below: &[Crew<'a
     let options = Options::of(world, pool);
     let model = Model::new(pool, &options);
     let need = need(pool, world.now);
-    let lead = Lead::of(world.snapshot, &crew, &need, world.now);
+    let lead = Lead::of(world.snapshot, &crew, &options, &need, world.now);
     if !pool.paused {
         if let Some(taken) = shared.preempted.get(crew.id) {
             preempt(&mut crew, taken);

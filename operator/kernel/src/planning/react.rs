@@ -1,10 +1,12 @@
 //! The reactive rule: what the measured percentile says where the model is silent or wrong.
 //!
 //! It adds while an objective is missed, and keeps what was decided. It is bounded: what does not help when there is twice as
-//! much of it does not help, and a figure that is ten times off must not buy without end.
+//! much of it does not help. Where every engine is full it does, by their own word: then it goes on to twice what they are seen to finish,
+//! because a figure that is ten times too good must not leave requests waiting.
 
 use super::crew::Crew;
 use super::demand::{Need, strain};
+use super::evidence::{self, overwhelmed, promise_too_much};
 use super::figures;
 use super::grow::Cause;
 use super::model::{Counts, Model, total, without};
@@ -116,13 +118,20 @@ fn react(
         .from
         .saturating_mul(REACT_MOST)
         .max(episode.from.saturating_add(1));
+    let full = overwhelmed(crew, model.options, now);
+    let most = match evidence::most(crew, need.rate(), now) {
+        Some(measured) if full => measured,
+        None if full => u32::MAX,
+        _ => most,
+    };
     let message = &floor.message;
+    let believed = !promise_too_much(crew, model.options);
     let exhausted = if count >= most {
         Some(format!(
             "{message}, and {count} replicas in place of {} did not help",
             episode.from
         ))
-    } else if carry_enough(model, need, keepers) {
+    } else if !full && believed && carry_enough(model, need, keepers) {
         Some(format!(
             "{message}, and by the model {} carry twice what arrives",
             figures::replicas(keepers)
@@ -135,7 +144,9 @@ fn react(
         Problem::new(Reason::ObjectiveMissed, message)
     });
     if floor.exhausted.is_none() {
-        floor.replicas = floor.replicas.max(count.saturating_add(more(count, strain)).min(most));
+        floor.replicas = floor
+            .replicas
+            .max(count.saturating_add(more(count, strain, full)).min(most));
     }
     floor
 }
@@ -155,13 +166,14 @@ fn carry_enough(model: &Model, need: &Need, keepers: &Counts) -> bool {
         && !keepers.is_empty()
 }
 
-/// One more, or as many as the measured percentile is over, but at most half as many again.
+/// One more, or as many as the measured percentile is over; at most half as many again, or as many again if all engines are full.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
     reason = "`as` saturates, and the result is clamped"
 )]
-fn more(keepers: u32, strain: f64) -> u32 {
+fn more(keepers: u32, strain: f64, full: bool) -> u32 {
     let over = (f64::from(keepers) * (strain.min(2.0) - 1.0)).ceil().max(1.0) as u32;
-    over.clamp(1, (keepers / 2).max(1))
+    let most = if full { keepers } else { keepers / 2 };
+    over.clamp(1, most.max(1))
 }

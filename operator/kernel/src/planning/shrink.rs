@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::crew::{Crew, Member, Standing, count, victim_order};
 use super::demand::{Need, strain};
+use super::evidence::promise_too_much;
 use super::figures;
 use super::hold::{not_yet, others};
 use super::model::{Counts, Lack, Model, total, without};
@@ -130,6 +131,10 @@ pub(crate) fn shrink(case: &Case) -> Shrinkage {
     if strain(crew.pool, now).is_some_and(|strain| strain > 1.0) {
         let message = "nothing is removed while an objective is missed";
         return Shrinkage::hold(false, Reason::ObjectiveMissed, message, None);
+    }
+    if promise_too_much(crew, case.options) {
+        let message = "nothing is removed while servers are far slower than their figures say";
+        return Shrinkage::hold(false, Reason::FiguresDoubted, message, None);
     }
     if case.model.optimistic(&crew.serving(), rate, now) {
         let message = "nothing is removed while latencies are twice what the model predicts";

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod doubted;
 mod faults;
 mod foresight;
 mod foresight_laws;

@@ -1,4 +1,4 @@
-//! What is measured of a pool: arrivals, lengths and objectives. Each says so where it is not known.
+//! What is measured of a pool: arrivals, lengths, objectives and engines. Each says so where it is not known.
 
 use serde::{Deserialize, Serialize};
 
@@ -75,4 +75,19 @@ pub enum Measured {
         /// What is missing.
         problem: Problem,
     },
+}
+
+/// What a pool's engines in one group say of the last five minutes, all of those that serve.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EnginesMeasured {
+    /// How many they are.
+    pub engines: u32,
+    /// Requests that they answered, per second.
+    pub rate: Rate,
+    /// Latency at the percentile of each objective, in ms, in the order of the objectives; `None` where the engine exports no such metric.
+    pub values_ms: Vec<Option<f64>>,
+    /// Requests in the sample.
+    pub samples: u64,
+    /// When the newest sample was taken.
+    pub at: Timestamp,
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Demand, Group, LengthMix, Measured, Mode, Replica, Trust, Use};
+use super::{Demand, EnginesMeasured, Group, LengthMix, Measured, Mode, Replica, Trust, Use};
 use crate::forecast::Event;
 use crate::names::{GroupName, Jurisdiction, ReplicaId, Revision, ServerName, SiteName};
 use crate::strategy::past::Past;
@@ -56,6 +56,9 @@ pub struct Pool {
     pub demand: Demand,
     /// Objectives, as measured, in the order of `objectives`.
     pub measured: Vec<Measured>,
+    /// What its engines say, by group: against it, figures of machines are checked. Groups of which it is not known are left out.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub engines: BTreeMap<GroupName, EnginesMeasured>,
     /// All Pods of the pool at all sites.
     pub running: BTreeMap<ReplicaId, Replica>,
     /// What the last pass wrote down for this one.

@@ -6,6 +6,7 @@
 //! What it counts on is what the tactical pass counts on: servers that can be seen and used, or are expected to be of use again soon; groups
 //! that may be asked; pools whose demand is known. See `scene`.
 
+mod calibrate;
 mod instead;
 mod limits;
 mod scene;
@@ -21,6 +22,7 @@ use super::burn::BurnTable;
 use super::dwell::Considered;
 use super::envelope::{Memo, SPEND};
 use super::{Burnt, Effort, envelope};
+use crate::capacity::Calibrations;
 use crate::forecast::Forecast;
 use crate::names::{GroupName, PoolId, ServerName};
 use crate::plan::Rejected;
@@ -50,6 +52,10 @@ pub struct Ahead {
     /// What this plan and the last ones want of groups with long leases.
     #[serde(default)]
     pub considered: Considered,
+    /// What is known of figures of machines, by pool, after this look: the next plan is made with it. Pools of which nothing new was
+    /// measured are left out.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub calibrations: BTreeMap<PoolId, Calibrations>,
 }
 
 /// One group's part.
@@ -164,11 +170,15 @@ pub fn look_ahead(snapshot: &Snapshot, now: Timestamp, memo: &mut Memo, effort: 
 /// The same, planning to spend another share of every error budget than [`SPEND`].
 pub fn look_ahead_spending(snapshot: &Snapshot, now: Timestamp, memo: &mut Memo, effort: Effort, spend: f64) -> Ahead {
     let scene = Scene::of(snapshot, now);
-    match scene.situation(spend) {
+    let ahead = match scene.situation(spend) {
         Some(situation) => scene.named(&envelope::plan(&situation, memo, effort)),
         None => Ahead {
             made_at: now,
             ..Ahead::default()
         },
+    };
+    Ahead {
+        calibrations: calibrate::calibrate(snapshot, now, &mut memo.curves),
+        ..ahead
     }
 }

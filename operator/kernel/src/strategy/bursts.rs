@@ -48,8 +48,22 @@ const TOKENS_OVER: f64 = 4.0;
 pub struct Bursts {
     /// The number of the first count, in bins of Unix time.
     first: i64,
+    counts: VecDeque<Count>,
+}
+
+/// A count, one higher than it is so that 0 is a gap: a thousand pools have eleven million of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Count(u32);
+
+impl Count {
+    fn new(requests: u32) -> Self {
+        Self(requests.saturating_add(1))
+    }
+
     /// `None` is a gap.
-    counts: VecDeque<Option<u32>>,
+    fn get(self) -> Option<u32> {
+        self.0.checked_sub(1)
+    }
 }
 
 /// The sample, relative to the rate around each count.
@@ -96,10 +110,10 @@ impl Bursts {
             spread = so_far;
             let index = usize::try_from(number - self.first).unwrap_or(0);
             while self.counts.len() <= index {
-                self.counts.push_back(None);
+                self.counts.push_back(Count::default());
             }
             if let Some(count) = self.counts.get_mut(index) {
-                *count = Some(count.unwrap_or(0).saturating_add(added));
+                *count = Count::new(count.get().unwrap_or(0).saturating_add(added));
             }
         }
         // By whole hours, so that the sample stays the same for one.
@@ -118,7 +132,7 @@ impl Bursts {
         let end = self.first + i64::try_from(self.counts.len()).unwrap_or(0);
         let closed = usize::try_from(end.div_euclid(hour) * hour - self.first).unwrap_or(0);
         let counts = self.counts.iter().take(closed);
-        counts.map(|count| count.map(f64::from))
+        counts.map(|count| count.get().map(f64::from))
     }
 
     /// Whether these counts give the same sample as others.
@@ -278,9 +292,8 @@ impl From<Bursts> for Packed {
         let mut writer = Writer::default();
         let mut last = 0;
         for count in &bursts.counts {
-            let value = count.map_or(0, |count| i64::from(count) + 1);
-            writer.signed(value - last);
-            last = value;
+            writer.signed(i64::from(count.0) - last);
+            last = i64::from(count.0);
         }
         Self {
             first: bursts.first,
@@ -305,10 +318,7 @@ impl TryFrom<Packed> for Bursts {
         let mut last = 0_i64;
         for _ in 0..length {
             last = last.checked_add(reader.signed()?).ok_or(DecodeError::Range(WHAT))?;
-            counts.push_back(match last {
-                0 => None,
-                _ => Some(u32::try_from(last - 1).map_err(|_| DecodeError::Range(WHAT))?),
-            });
+            counts.push_back(Count(u32::try_from(last).map_err(|_| DecodeError::Range(WHAT))?));
         }
         reader.finish()?;
         Ok(Self {

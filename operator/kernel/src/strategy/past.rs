@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::bursts::Bursts;
 use super::horizon::start_of;
+use crate::capacity::Calibrations;
 use crate::forecast::{Backtest, Counts, Event, History};
 use crate::snapshot::Objective;
 use crate::time::{Span, Timestamp};
@@ -36,6 +37,9 @@ pub struct Past {
     pub ledger: Ledger,
     /// Prices of a burnt request by start of the window: the next plan begins with them.
     pub prices: BTreeMap<Timestamp, f64>,
+    /// What was found out about the figures of machines.
+    #[serde(default)]
+    pub calibrations: Calibrations,
 }
 
 impl Past {

@@ -156,6 +156,9 @@ impl Pomarium {
         if let (Some(planned), Some(past)) = (ahead.pools.get(&self.fleet.pool), self.fleet.past_mut()) {
             Arc::make_mut(past).prices.clone_from(&planned.prices);
         }
+        if let (Some(known), Some(past)) = (ahead.calibrations.get(&self.fleet.pool), self.fleet.past_mut()) {
+            Arc::make_mut(past).calibrations.clone_from(known);
+        }
         self.fleet.snapshot.ahead = Some(Arc::new(ahead));
     }
 
@@ -165,6 +168,7 @@ impl Pomarium {
         let blind = Past {
             ledger: past.ledger.clone(),
             prices: past.prices.clone(),
+            calibrations: past.calibrations.clone(),
             ..Past::default()
         };
         Some(std::mem::replace(past, Arc::new(blind)))

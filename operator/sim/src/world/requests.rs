@@ -102,7 +102,7 @@ impl World<'_> {
             itl_ms: (done.output > 1)
                 .then(|| (done.last_token_ns - done.first_token_ns) as f64 / 1e6 / f64::from(done.output - 1)),
         };
-        self.scrapes.answered(&answered);
+        self.scrapes.answered(self.machines[machine].group, &answered);
         if let Some(timeline) = self.timeline.as_deref_mut() {
             timeline.answered(&answered);
         }

@@ -28,20 +28,22 @@ impl Window {
         }
     }
 
-    /// The median of what was measured within the window before `now`; `None` with too few samples.
-    pub(super) fn median(&self, now: Timestamp) -> Option<f64> {
+    /// The quartiles of what was measured within the window before `now`; `None` with too few samples.
+    pub(super) fn quartiles(&self, now: Timestamp) -> Option<[f64; 3]> {
         let recent = self.0.iter().filter(|(at, _)| now.since(*at) <= WINDOW);
         let mut values: Vec<f64> = recent.map(|(_, value)| *value).collect();
         if values.len() < LEAST_SAMPLES {
             return None;
         }
         values.sort_by(f64::total_cmp);
-        let middle = values.len() / 2;
-        Some(if values.len() % 2 == 1 {
-            values[middle]
-        } else {
-            f64::midpoint(values[middle - 1], values[middle])
-        })
+        let last = values.len() - 1;
+        let at = |quarters: usize| f64::midpoint(values[last * quarters / 4], values[(last * quarters).div_ceil(4)]);
+        Some([1, 2, 3].map(at))
+    }
+
+    /// The median.
+    pub(super) fn median(&self, now: Timestamp) -> Option<f64> {
+        self.quartiles(now).map(|[_, median, _]| median)
     }
 
     pub(super) fn newest(&self) -> Option<Timestamp> {

@@ -9,6 +9,7 @@ use crate::names::GroupName;
 use crate::plan::{Condition, ConditionKind, PoolOutlook, Truth};
 use crate::planning::crew::{Crew, Standing};
 use crate::planning::demand::Need;
+use crate::planning::evidence::doubts;
 use crate::planning::figures;
 use crate::planning::grow::Growth;
 use crate::planning::guide::Lead;
@@ -366,6 +367,9 @@ fn capacity(findings: &Findings, serving: &Counts) -> Condition {
 
 fn metrics(findings: &Findings) -> Condition {
     let kind = ConditionKind::MetricsAvailable;
+    if let (Need::Known { .. }, Some(doubts)) = (findings.need, doubts(findings.crew, findings.options)) {
+        return because(kind, Truth::True, doubts);
+    }
     match findings.need {
         Need::Unknown { problem, .. } => because(kind, Truth::False, problem.clone()),
         Need::Known { lengths: None, .. } => {

@@ -37,7 +37,7 @@ proptest! {
             let feasibility = Feasibility::of(pool, Catalogue::builtin(), START);
             for name in planned.replicas.keys() {
                 let group = &snapshot.groups[name];
-                prop_assert!(feasibility.check(group, &snapshot.sites[&group.site]).is_ok(), "{id} on {name}");
+                prop_assert!(feasibility.check(name, group, &snapshot.sites[&group.site]).is_ok(), "{id} on {name}");
             }
         }
         for (name, planned) in &ahead.groups {

@@ -1,14 +1,22 @@
 //! Random sequences of faults, and what may never follow from any of them.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
 use proptest::prelude::*;
 
 use super::properties::check_laws;
 use super::*;
+use crate::capacity::curve;
 use crate::fixture::group;
 use crate::lifecycle::{DrainStep, NodeHealth, ReplicaState, ServerState};
-use crate::names::{GroupName, ServerName};
+use crate::names::{GroupName, PoolId, ServerName};
 use crate::reason::Problem;
-use crate::snapshot::{Contact, Group, Inventory, Load, Replica, Server};
+use crate::snapshot::{Contact, Group, Inventory, Load, Replica, Server, Snapshot};
+use crate::strategy::ahead::{Ahead, GroupAhead, look_ahead};
+use crate::strategy::envelope::Memo;
+use crate::strategy::{Burnt, Effort};
+use crate::time::Timestamp;
 
 /// One thing that happens. Each lasts for less than the time for which it is believed to pass.
 #[derive(Clone, Debug)]
@@ -255,6 +263,106 @@ impl Siege {
     }
 }
 
+/// A strategic plan that should not be there.
+#[derive(Clone, Copy, Debug)]
+enum Strange {
+    /// Made from what is seen.
+    Fresh,
+    /// The same, long ago, or from a clock that runs ahead.
+    Old,
+    Future,
+    /// Made for another world, in which everything has another size.
+    Foreign,
+    /// Of groups, servers and pools that nobody knows.
+    Unknown,
+    /// With figures that no plan has.
+    Absurd,
+    /// Empty.
+    Nothing,
+}
+
+const STRANGE: [Strange; 7] = [
+    Strange::Fresh,
+    Strange::Old,
+    Strange::Future,
+    Strange::Foreign,
+    Strange::Unknown,
+    Strange::Absurd,
+    Strange::Nothing,
+];
+
+thread_local! {
+    /// Measured once for all: what is remembered changes nothing.
+    static CURVES: RefCell<Memo> = RefCell::new(Memo::new(curve::Effort { requests: 3_000 }, 4_096));
+}
+
+fn ahead(snapshot: &Snapshot, now: Timestamp) -> Ahead {
+    CURVES.with(|curves| look_ahead(snapshot, now, &mut curves.borrow_mut(), Effort::REPLAN))
+}
+
+fn strange(kind: Strange, stage: &Stage) -> Ahead {
+    let (snapshot, now) = (&stage.snapshot, stage.now);
+    match kind {
+        Strange::Fresh => ahead(snapshot, now),
+        Strange::Old => ahead(snapshot, now - Span::from_minutes(19)),
+        Strange::Future => ahead(snapshot, now + Span::from_hours(30)),
+        Strange::Foreign => {
+            let mut other = quiet_world(9);
+            other.demand("chat", 7.0);
+            Ahead {
+                made_at: now,
+                ..ahead(&other.snapshot, other.now)
+            }
+        }
+        Strange::Unknown => {
+            let fresh = ahead(snapshot, now);
+            let mut groups: BTreeMap<GroupName, GroupAhead> = BTreeMap::new();
+            for (index, (_, mut group)) in fresh.groups.into_iter().enumerate() {
+                group.until = [("nobody-0".into(), now)].into();
+                group.known = ["nobody-1".into()].into();
+                group.buyers = [(PoolId::new("else", "where"), 3)].into();
+                groups.insert(format!("nowhere-{index}").as_str().into(), group);
+            }
+            let renamed = fresh.pools.into_values().map(|mut pool| {
+                pool.replicas = [("nowhere-0".into(), 4), ("m4".into(), 2)].into();
+                (PoolId::new("else", "where"), pool)
+            });
+            Ahead {
+                groups,
+                pools: renamed.collect(),
+                ..fresh
+            }
+        }
+        Strange::Absurd => {
+            let mut fresh = ahead(snapshot, now);
+            for group in fresh.groups.values_mut() {
+                group.servers = u32::MAX;
+                group.buyers.values_mut().for_each(|count| *count = u32::MAX);
+                group.later = vec![(now - Span::from_hours(9), u32::MAX)];
+            }
+            for pool in fresh.pools.values_mut() {
+                pool.replicas.values_mut().for_each(|count| *count = u32::MAX);
+                pool.capacity.values_mut().for_each(|each| *each = f64::NAN);
+                pool.windows = vec![(
+                    now,
+                    Burnt {
+                        expected: f64::INFINITY,
+                        budget: f64::NAN,
+                    },
+                )];
+                pool.burn = None;
+                pool.forecast = None;
+            }
+            fresh.cost = f64::NAN;
+            fresh
+        }
+        Strange::Nothing => Ahead {
+            made_at: now,
+            ..Ahead::default()
+        },
+    }
+}
+
 /// A few own servers, and two groups of the same machines to lease, paid for a day.
 fn quiet_world(owned: u32) -> Stage {
     let mut dear = Group::hosted("lease", 12);
@@ -263,7 +371,7 @@ fn quiet_world(owned: u32) -> Stage {
 }
 
 /// The servers, without making the inventory known.
-fn servers(group: &mut Group) -> &mut std::collections::BTreeMap<ServerName, Server> {
+fn servers(group: &mut Group) -> &mut BTreeMap<ServerName, Server> {
     let (Inventory::Known(servers) | Inventory::Unknown { last: servers, .. }) = &mut group.inventory;
     servers
 }
@@ -322,5 +430,38 @@ proptest! {
         }
         let (bought, needed) = (siege.bought(), cold(siege.peak, siege.lost));
         prop_assert!(bought <= needed, "{bought} servers, {needed} needed, {:?} lost", siege.lost);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, max_shrink_iters: 100, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_plan_ahead_however_old_or_strange_breaks_a_law_or_cuts_a_request(
+        faults in faults(),
+        plans in prop::collection::vec(prop::sample::select(STRANGE.to_vec()), 1..8),
+    ) {
+        let mut siege = Siege::new();
+        siege.demand(0.8);
+        for _ in 0..8 {
+            siege.pass()?;
+        }
+        let mut plans = plans.into_iter().cycle();
+        for (fault, lasts, calm) in &faults {
+            let struck = siege.strike(fault);
+            for healed in [false, true] {
+                if healed {
+                    siege.heal(fault, struck.as_ref());
+                }
+                siege.stage.snapshot.ahead = plans.next().map(|kind| strange(kind, &siege.stage).into());
+                // Long enough for each to be followed, and to grow stale.
+                for _ in 0..if healed { *calm } else { *lasts } {
+                    siege.pass()?;
+                }
+            }
+        }
+        for server in siege.stage.snapshot.groups.values().map(|group| group.inventory.servers().len()) {
+            prop_assert!(server <= 12, "{server} servers of a group that may have twelve");
+        }
     }
 }

@@ -28,7 +28,7 @@ pub(super) fn check_laws(snapshot: &Snapshot, plan: &Plan) -> Result<(), TestCas
                 let site = &snapshot.sites[&found.site];
                 prop_assert!(
                     crate::feasibility::Feasibility::of(pool, crate::catalogue::Catalogue::builtin(), START)
-                        .check(found, site)
+                        .check(group, found, site)
                         .is_ok(),
                     "infeasible: {}",
                     text

@@ -12,8 +12,8 @@ use pomarium_kernel::names::{GroupName, PoolId, ReplicaId, ServerName};
 use pomarium_kernel::plan::{Action, Decision, Plan, Verdict};
 use pomarium_kernel::reason::{Problem, Reason};
 use pomarium_kernel::snapshot::{
-    Arrivals, Demand, Group, GroupMemory, Inventory, Lease, LengthMix, Load, Measured, Mode, Pool, PoolMemory,
-    ProviderTraits, Replica, Server, SizeRange, Snapshot,
+    Arrivals, Demand, EnginesMeasured, Group, GroupMemory, Inventory, Lease, LengthMix, Load, Measured, Mode,
+    Objective, Pool, PoolMemory, ProviderTraits, Replica, Server, SizeRange, Snapshot,
 };
 use pomarium_kernel::strategy::past::Past;
 use pomarium_kernel::time::{Span, Timestamp};
@@ -104,6 +104,7 @@ impl Fleet {
                     .iter()
                     .map(|_| Measured::Unknown { problem: unseen() })
                     .collect(),
+                engines: BTreeMap::new(),
                 running: BTreeMap::new(),
                 memory: PoolMemory::default(),
                 past: Arc::new(Past::default()),
@@ -285,14 +286,16 @@ impl Fleet {
         };
     }
 
-    /// What the gateway's metrics say.
+    /// What the gateway's metrics and those of the engines say.
     fn measure(&mut self, view: &View<'_>) {
+        let engines = self.engines(view);
         let Some(pool) = self.snapshot.pools.get_mut(&self.pool) else {
             return;
         };
         let (Some(minute), Some(five)) = (view.scrapes.window(60.0), view.scrapes.window(300.0)) else {
             return;
         };
+        pool.engines = engines;
         let before = match &mut pool.demand {
             Demand::Known(arrivals) => arrivals.lengths.take(),
             Demand::Unknown { .. } => None,
@@ -326,6 +329,30 @@ impl Fleet {
                 },
             };
         }
+    }
+
+    fn engines(&self, view: &View<'_>) -> BTreeMap<GroupName, EnginesMeasured> {
+        let (Some(pool), Some(five)) = (self.pool(), view.scrapes.window(300.0)) else {
+            return BTreeMap::new();
+        };
+        let of = |(group, name): (usize, &GroupName)| {
+            let serves = |seen: &&Seen| seen.group == group && seen.phase == Phase::Serving;
+            let engines = self.seen.values().filter(serves).count();
+            let samples = view.scrapes.answered_by(group, five.seconds).filter(|_| engines > 0)?;
+            let value = |objective: &Objective| {
+                let (metric, percentile) = (objective.metric, objective.percentile.get());
+                view.scrapes.percentile_of(group, metric, percentile, five.seconds)
+            };
+            let measured = EnginesMeasured {
+                engines: u32::try_from(engines).unwrap_or(u32::MAX),
+                rate: Rate::per_second(samples as f64 / five.seconds),
+                values_ms: pool.objectives.iter().map(value).collect(),
+                samples,
+                at: at(five.at_ms),
+            };
+            Some((name.clone(), measured))
+        };
+        self.groups.iter().enumerate().filter_map(of).collect()
     }
 
     // ------------------------------------------------------------------------------------------------- what is done

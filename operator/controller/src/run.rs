@@ -257,7 +257,11 @@ async fn control(
     tasks.spawn(meter.clone().run());
     // In compressed time, nobody else's calendar is ours.
     let uncompressed = (options.clock.scale() - 1.0).abs() < f64::EPSILON;
-    let backfill = options.prometheus_url.as_deref().filter(|_| uncompressed).map(Backfill::new);
+    let backfill = options
+        .prometheus_url
+        .as_deref()
+        .filter(|_| uncompressed)
+        .map(Backfill::new);
     let hands = Hands {
         hub: hub.clone(),
         members: members.clone(),

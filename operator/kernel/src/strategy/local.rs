@@ -84,19 +84,28 @@ impl<'s, 'p> Local<'s, 'p> {
                 kind,
                 &plan.standing.courses[class][unit].terms,
             ) {
-                let cost = self.solver.grid.total(class, kind, &terms);
-                let before = plan.standing.cost;
-                let kept = self
-                    .solver
-                    .replace(&mut plan.standing, class, unit, Course { terms, cost });
-                let worse = violation(self.solver.problem, &plan.standing.burnt);
-                if plan.standing.cost < before - 1e-9 && worse <= plan.violation + 1e-12 {
-                    plan.violation = worse;
+                if self.instated(plan, class, unit, terms) {
                     break;
                 }
-                self.solver.replace(&mut plan.standing, class, unit, kept);
             }
         }
+    }
+
+    /// Puts a server on another course. Kept if the plan becomes cheaper, and budgets are kept no worse.
+    fn instated(&mut self, plan: &mut Candidate, class: usize, unit: usize, terms: Vec<Term>) -> bool {
+        let kind = self.solver.problem.classes[class].units[unit];
+        let cost = self.solver.grid.total(class, kind, &terms);
+        let before = plan.standing.cost;
+        let kept = self
+            .solver
+            .replace(&mut plan.standing, class, unit, Course { terms, cost });
+        let worse = violation(self.solver.problem, &plan.standing.burnt);
+        if plan.standing.cost < before - 1e-9 && worse <= plan.violation + 1e-12 {
+            plan.violation = worse;
+            return true;
+        }
+        self.solver.replace(&mut plan.standing, class, unit, kept);
+        false
     }
 
     /// Every server once more, alone.
@@ -215,17 +224,10 @@ impl<'s, 'p> Local<'s, 'p> {
         if cost >= course.cost - 1e-9 {
             return false;
         }
-        let before = plan.standing.cost;
-        let kept = self
-            .solver
-            .replace(&mut plan.standing, class, unit, Course { terms, cost });
-        let worse = violation(self.solver.problem, &plan.standing.burnt);
-        if worse <= plan.violation + 1e-12 && plan.standing.cost < before - 1e-9 {
-            plan.violation = worse;
-            return true;
-        }
+        let kept = self.solver.take(&mut plan.standing, class, unit);
+        let fits = self.solver.fits(&plan.standing, class, unit, &terms);
         self.solver.replace(&mut plan.standing, class, unit, kept);
-        false
+        fits && self.instated(plan, class, unit, terms)
     }
 
     /// Two fresh leases: one may do. Tried are those that begin one after the other, and those of which the second begins when the first has ended.
@@ -283,10 +285,7 @@ impl<'s, 'p> Local<'s, 'p> {
             let to = lease.to().max(last.to()).max(only.min(last.from));
             let terms = vec![lease.until(to)];
             let cost = self.solver.grid.total(class, kind, &terms);
-            if plan.standing.cost + cost >= before - 1e-9
-                || !self.solver.is_powered(&plan.standing, class, &terms)
-                || !self.solver.has_room(&plan.standing, class, second, &terms)
-            {
+            if plan.standing.cost + cost >= before - 1e-9 || !self.solver.fits(&plan.standing, class, second, &terms) {
                 continue;
             }
             self.solver

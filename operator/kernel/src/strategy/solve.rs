@@ -148,7 +148,6 @@ pub(super) fn whole(problem: &Problem, prices: Option<&[Vec<f64>]>, effort: Effo
         }
     }
     mend(&mut solver, &mut best, effort);
-
     Local::new(&mut solver, &whole, effort.swaps).improve(&mut best, effort.trims);
     let forgone = afford(&mut solver, &mut best);
     solver.settle(&mut best.standing);

@@ -300,20 +300,27 @@ impl<'a> Solver<'a> {
 
     /// Whether a pool has all the servers that it may have in a slot.
     fn is_full(&self, standing: &Standing, at: usize) -> bool {
-        let most = self.problem.pools[at / self.grid.slots].most;
-        standing.counts.get(at).is_some_and(|count| *count >= most)
+        let most = || self.problem.pools[at / self.grid.slots].most;
+        standing.counts.get(at).is_some_and(|count| *count >= most())
     }
 
     /// What another server of a class is worth to one of its pools in a slot; zero if that is not more than `least`.
     pub(super) fn worth(&self, standing: &Standing, class: usize, index: usize, slot: usize, least: f64) -> f64 {
         let (pool, each) = self.users[class][index];
         let at = pool * self.grid.slots + slot;
-        let (price, burn) = (self.prices[at], standing.burn[at]);
-        if price * burn <= least || self.is_full(standing, at) {
+        if self.is_full(standing, at) {
             return 0.0;
         }
-        let with = self.effective(standing, at, Some((self.problem.classes[class].site, each)));
-        price * (burn - self.outcomes[at].at(with))
+        self.gain(standing, at, (self.problem.classes[class].site, each), least)
+    }
+
+    /// What `more` capacity at a site is worth to a pool in a slot; zero if that is not more than `least`.
+    fn gain(&self, standing: &Standing, at: usize, more: (usize, f64), least: f64) -> f64 {
+        let (price, burn) = (self.prices[at], standing.burn[at]);
+        if price * burn <= least {
+            return 0.0;
+        }
+        price * (burn - self.outcomes[at].at(self.effective(standing, at, Some(more))))
     }
 
     /// The best course of a server that stands aside at the moment.
@@ -367,12 +374,7 @@ impl<'a> Solver<'a> {
                 if self.pools[slot] == NOBODY {
                     self.pools[slot] = index;
                 }
-                let (price, burn) = (self.prices[at], standing.burn[at]);
-                if price * burn <= self.values[slot] {
-                    continue;
-                }
-                let with = self.effective(standing, at, Some((site, each)));
-                let worth = price * (burn - self.outcomes[at].at(with));
+                let worth = self.gain(standing, at, (site, each), self.values[slot]);
                 if worth > self.values[slot] {
                     self.values[slot] = worth;
                     self.pools[slot] = index;
@@ -398,7 +400,7 @@ impl<'a> Solver<'a> {
     }
 
     /// Whether a site has the power for one more server of a class.
-    pub(super) fn is_powered(&self, standing: &Standing, class: usize, terms: &[Term]) -> bool {
+    fn is_powered(&self, standing: &Standing, class: usize, terms: &[Term]) -> bool {
         let spec = &self.problem.classes[class];
         let Some(limit) = self.problem.power_limits.get(spec.site).copied().flatten() else {
             return true;
@@ -410,14 +412,10 @@ impl<'a> Solver<'a> {
                 .any(|term| standing.watts[spec.site][term.from..term.to()].iter().any(exceeded))
     }
 
-    /// Whether the pools that a server serves have room for it on another course of it.
-    pub(super) fn has_room(&self, standing: &Standing, class: usize, unit: usize, terms: &[Term]) -> bool {
-        let full = |(slot, _)| {
-            let pool = standing.pool(class, unit, slot);
-            let count = standing.counts.get(pool * self.grid.slots + slot);
-            count.is_some_and(|count| *count >= self.problem.pools[pool].most)
-        };
-        !terms.iter().flat_map(|term| term.serves.slots()).any(full)
+    /// Whether a server that stands aside may take a course: its site has the power, and the pools that it serves have room for it.
+    pub(super) fn fits(&self, standing: &Standing, class: usize, unit: usize, terms: &[Term]) -> bool {
+        let full = |(slot, _)| self.is_full(standing, standing.pool(class, unit, slot) * self.grid.slots + slot);
+        self.is_powered(standing, class, terms) && !terms.iter().flat_map(|term| term.serves.slots()).any(full)
     }
 
     /// Puts a server on another course, for the pools that it serves.

@@ -175,8 +175,9 @@ proptest! {
     }
 
     #[test]
-    fn no_site_draws_more_than_its_limit(problem in worlds(), limit in 100.0_f64..900.0) {
+    fn no_site_draws_more_than_its_limit(problem in worlds(), limit in 100.0_f64..900.0, change_hourly in 0.0_f64..0.2) {
         let mut problem = problem;
+        problem.change_hourly = change_hourly;
         for class in &mut problem.classes {
             class.site = 0;
             class.busy_watts = 140.0;

@@ -2,14 +2,14 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod support;
+
 use std::convert::Infallible;
 
 use pomarium_kernel::engine::StepTimes;
 use pomarium_kernel::fixture::machine;
 use pomarium_kernel::names::PoolId;
-use pomarium_kernel::snapshot::{
-    Discipline, Group, LeadTime, MeasuredPerformance, Metric, Objective, Ownership, Pool, Pricing, Site, Snapshot,
-};
+use pomarium_kernel::snapshot::{Discipline, Metric, Objective, Ownership, Pool, Site, Snapshot};
 use pomarium_kernel::strategy::Effort;
 use pomarium_kernel::time::Span;
 use pomarium_kernel::units::{Fraction, Money};
@@ -23,6 +23,8 @@ use pomarium_sim::timeline::Timeline;
 use pomarium_sim::trace::Arrival;
 use pomarium_sim::world::{Accounting, Faults, Outcome, Over, Policy, Scenario, StockOut, World};
 use proptest::prelude::*;
+
+use support::declare;
 
 const MINUTE: u64 = 60_000;
 const HOUR: u64 = 60 * MINUTE;
@@ -100,33 +102,10 @@ fn declared(scenario: &Scenario) -> (Snapshot, PoolId) {
         .zip([Ownership::Owned, Ownership::Managed, Ownership::Hosted])
     {
         let machine = machine("M2 Ultra", 76, 192 + 64 * u32::from(ownership == Ownership::Hosted));
-        let ms = |ns: u64| Some(ns as f64 / 1e6);
-        pool.performance.push(MeasuredPerformance {
-            chip: machine.chip.clone(),
-            gpu_cores: machine.gpu_cores,
-            memory_gib: Some(machine.memory_gib),
-            alpha_ms: ms(model.times.alpha_ns),
-            beta_ms: ms(model.times.beta_ns),
-            delta_ms: ms(model.times.delta_ns),
-            kv_tokens: Some(model.times.kv_tokens),
-            max_batch: Some(model.times.max_batch),
-            prefill_chunk: Some(model.times.prefill_chunk),
-            load_time: Some(Span::from_millis(model.load_ms)),
-        });
+        let (group, figures) = declare(model, machine, 1.0);
+        pool.performance.push(figures);
         let mut site = Site::fixture(ownership);
         site.energy.price_per_kwh = Money::from_f64(model.price_per_kwh);
-        let group = Group {
-            machine,
-            pricing: Pricing {
-                hourly: Money::from_f64(model.hourly),
-                minimum_lease: Span::from_millis(model.minimum_lease_ms),
-            },
-            lead_time: LeadTime {
-                provision: Span::from_millis(model.lead_ms),
-                recycle: Span::from_millis(model.recycle_ms),
-            },
-            ..Group::hosted(&model.name, model.max)
-        };
         pool.namespace_at.insert(model.name.as_str().into());
         snapshot.sites.insert(model.name.as_str().into(), site);
         snapshot.groups.insert(model.name.as_str().into(), group);

@@ -2,21 +2,23 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod support;
+
 use std::convert::Infallible;
 
 use pomarium_kernel::engine::StepTimes;
 use pomarium_kernel::fixture::machine;
 use pomarium_kernel::names::PoolId;
-use pomarium_kernel::snapshot::{
-    Group, LeadTime, MeasuredPerformance, Metric, Objective, Ownership, Pool, Pricing, Site, Snapshot,
-};
+use pomarium_kernel::snapshot::{Metric, Objective, Ownership, Pool, Site, Snapshot};
 use pomarium_kernel::time::Span;
-use pomarium_kernel::units::{Fraction, Money};
+use pomarium_kernel::units::Fraction;
 use pomarium_sim::machines::GroupModel;
 use pomarium_sim::policy::pomarium::{Ablation, Pomarium};
 use pomarium_sim::schedule::{Line, Schedule, ScheduleEvent};
 use pomarium_sim::trace::Arrival;
 use pomarium_sim::world::{Outcome, Scenario, World};
+
+use support::declare;
 
 const MINUTE: i64 = 60_000;
 const HOUR: i64 = 60 * MINUTE;
@@ -66,37 +68,12 @@ fn scenario() -> Scenario {
 /// The objects that say so, but with step times that are `wrong` times as long.
 fn declared(scenario: &Scenario, wrong: f64) -> (Snapshot, PoolId) {
     let model = &scenario.groups[0];
-    let machine = machine("M2 Ultra", 76, 192);
-    let ms = |ns: u64| Some(ns as f64 / 1e6 * wrong);
-    let figures = MeasuredPerformance {
-        chip: machine.chip.clone(),
-        gpu_cores: machine.gpu_cores,
-        memory_gib: Some(machine.memory_gib),
-        alpha_ms: ms(model.times.alpha_ns),
-        beta_ms: ms(model.times.beta_ns),
-        delta_ms: ms(model.times.delta_ns),
-        kv_tokens: Some(model.times.kv_tokens),
-        max_batch: Some(model.times.max_batch),
-        prefill_chunk: Some(model.times.prefill_chunk),
-        load_time: Some(Span::from_millis(model.load_ms)),
-    };
+    let (group, figures) = declare(model, machine("M2 Ultra", 76, 192), wrong);
     let mut pool = Pool::fixture();
     pool.objectives.clone_from(&scenario.objectives);
     pool.performance = vec![figures];
     pool.replicas.max = 100;
     pool.namespace_at.insert("hosted".into());
-    let group = Group {
-        machine,
-        pricing: Pricing {
-            hourly: Money::from_f64(model.hourly),
-            minimum_lease: Span::from_millis(model.minimum_lease_ms),
-        },
-        lead_time: LeadTime {
-            provision: Span::from_millis(model.lead_ms),
-            recycle: Span::ZERO,
-        },
-        ..Group::hosted("hosted", model.max)
-    };
     let id = PoolId::new("assistants", "chat");
     let mut snapshot = Snapshot::default();
     snapshot.sites.insert("hosted".into(), Site::fixture(Ownership::Hosted));

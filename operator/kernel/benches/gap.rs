@@ -14,6 +14,8 @@ use std::time::Instant;
 
 use pomarium_kernel::strategy::{Effort, StrategicPlan, solve};
 
+use self::problems::milp::{Milp, Servers, milp};
+
 const DAYS: u64 = 60;
 
 /// Plans of one effort.
@@ -40,15 +42,18 @@ fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let verbose = arguments.iter().any(|argument| argument == "-v");
     let only: Vec<u64> = arguments.iter().filter_map(|argument| argument.parse().ok()).collect();
+    let folder = arguments.iter().find(|argument| argument.ends_with('/'));
+    if let Some(folder) = folder {
+        let shared = problems::many::SIZES[0].problem(false);
+        write(folder, "many", &milp(&shared, Servers::Whole));
+        write(folder, "many-divided", &milp(&shared, Servers::Divided));
+    }
     let mut rows = [Row::default(), Row::default()];
     for seed in (0..DAYS).filter(|seed| only.is_empty() || only.contains(seed)) {
         let problem = problems::hybrid(seed);
         let later = problems::nudged(&problem, seed);
-        if let Some(folder) = arguments.iter().find(|argument| argument.ends_with('/')) {
-            let text = problems::milp::milp(&problem).lp_file();
-            if let Err(error) = std::fs::write(format!("{folder}{seed}.lp"), text) {
-                println!("writing {folder}{seed}.lp: {error}");
-            }
+        if let Some(folder) = folder {
+            write(folder, &seed.to_string(), &milp(&problem, Servers::Whole));
         }
         let mut prices = None;
         for (index, (problem, effort)) in [(&problem, Effort::COLD), (&later, Effort::REPLAN)]
@@ -81,6 +86,12 @@ fn main() {
             row.held,
             row.gaps.len()
         );
+    }
+}
+
+fn write(folder: &str, name: &str, program: &Milp) {
+    if let Err(error) = std::fs::write(format!("{folder}{name}.lp"), program.lp_file()) {
+        println!("writing {folder}{name}.lp: {error}");
     }
 }
 

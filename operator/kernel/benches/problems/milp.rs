@@ -4,6 +4,8 @@
 //! off to the end of its minimum in free, a release an arc from free to off after recycling. The burn of a slot is at least every stretch
 //! of its convex function.
 
+use microlp::{ComparisonOp, OptimizationDirection, SolveOptions, SolveOutcome, Stats, Variable};
+use pomarium_kernel::snapshot::Survive;
 use pomarium_kernel::strategy::{Class, Outcomes, Problem, Unit};
 
 /// A column: cost per unit, most, and whether it is whole.
@@ -17,8 +19,11 @@ pub(crate) struct Column {
 pub(crate) struct Row {
     pub(crate) least: f64,
     pub(crate) most: f64,
-    pub(crate) of: Vec<(usize, f64)>,
+    pub(crate) of: Terms,
 }
+
+/// Columns with their coefficients.
+type Terms = Vec<(usize, f64)>;
 
 /// Minimise cost of columns, none below zero, plus a constant.
 #[derive(Default)]
@@ -26,6 +31,15 @@ pub(crate) struct Milp {
     pub(crate) columns: Vec<Column>,
     pub(crate) rows: Vec<Row>,
     pub(crate) constant: f64,
+}
+
+/// What is known of the optimum: both are the same once it is found, and infinite if nothing is feasible.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Verdict {
+    /// No plan costs less.
+    pub(crate) least: f64,
+    /// A plan that costs so much is known.
+    pub(crate) most: f64,
 }
 
 impl Milp {
@@ -72,19 +86,73 @@ impl Milp {
         text + "end\n"
     }
 
+    /// What the best plan costs, by branch and bound over so many nodes.
+    pub(crate) fn judge(&self, nodes: u64) -> Verdict {
+        let mut program = microlp::Problem::new(OptimizationDirection::Minimize);
+        let variable = |column: &Column| {
+            if column.whole {
+                #[expect(clippy::cast_possible_truncation, reason = "a number of servers")]
+                let most = column.most as i32;
+                program.add_integer_var(column.cost, (0, most))
+            } else {
+                program.add_var(column.cost, (0.0, column.most))
+            }
+        };
+        let variables: Vec<Variable> = self.columns.iter().map(variable).collect();
+        for row in &self.rows {
+            let terms: Vec<(Variable, f64)> = row.of.iter().map(|&(column, each)| (variables[column], each)).collect();
+            for (kind, limit) in [(ComparisonOp::Ge, row.least), (ComparisonOp::Le, row.most)] {
+                if limit.is_finite() {
+                    program.add_constraint(&terms[..], kind, limit);
+                }
+            }
+        }
+        let mut options = SolveOptions::default();
+        options.node_limit = Some(nodes);
+        let least = |stats: Stats| {
+            stats
+                .best_bound
+                .map_or(f64::NEG_INFINITY, |bound| bound + self.constant)
+        };
+        match program.solve_with(options) {
+            Ok(SolveOutcome::Solution(best)) => Verdict {
+                least: least(best.stats()),
+                most: best.objective() + self.constant,
+            },
+            Ok(SolveOutcome::Interrupted(unknown)) => Verdict {
+                least: least(unknown.stats()),
+                most: f64::INFINITY,
+            },
+            Err(microlp::Error::Infeasible) => Verdict {
+                least: f64::INFINITY,
+                most: f64::INFINITY,
+            },
+            Err(error) => panic!("judging a plan: {error}"),
+        }
+    }
+
     fn column(&mut self, cost: f64, most: f64, whole: bool) -> usize {
         self.columns.push(Column { cost, most, whole });
         self.columns.len() - 1
     }
 
-    fn row(&mut self, least: f64, most: f64, of: Vec<(usize, f64)>) {
+    fn row(&mut self, least: f64, most: f64, of: Terms) {
         self.rows.push(Row { least, most, of });
     }
 }
 
-/// `problem` as a linear program; exact with one pool that need not survive a loss, a relaxation with several, which may share a server
-/// within a slot.
-pub(crate) fn milp(problem: &Problem) -> Milp {
+/// Whether several pools may share a server within a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Servers {
+    /// They may not: the problem itself.
+    Whole,
+    /// They may: a relaxation.
+    Divided,
+}
+
+/// `problem` as a linear program. Of what a plan respects it leaves out limits of power, money and replicas, the loss of a site, and that a lease
+/// may not be needed after all.
+pub(crate) fn milp(problem: &Problem, servers: Servers) -> Milp {
     let mut milp = Milp::default();
     let slots = problem.slots();
     // Per pool, per slot: terms of capacity, and what is there in any case.
@@ -96,18 +164,37 @@ pub(crate) fn milp(problem: &Problem) -> Milp {
             if let ([each], 1) = (&class.capacity[..], problem.pools.len()) {
                 let each = each.unwrap_or(0.0);
                 capacity[0][slot].extend(serving[slot].iter().map(|&(column, share)| (column, share * each)));
-                given[0][slot] += fixed[slot] * each;
+                given[0][slot] += fixed[slot].iter().sum::<f64>() * each;
                 continue;
             }
-            let mut row: Vec<(usize, f64)> = serving[slot].iter().map(|&(column, share)| (column, -share)).collect();
-            for (pool, each) in class.capacity.iter().enumerate() {
-                if let Some(each) = each {
-                    let column = milp.column(0.0, f64::INFINITY, false);
-                    row.push((column, 1.0));
-                    capacity[pool][slot].push((column, *each));
+            // Servers that begin to serve within the slot serve a pool for the rest of it.
+            let mut shares: Vec<f64> = serving[slot]
+                .iter()
+                .map(|&(_, share)| share)
+                .chain(fixed[slot].iter().copied())
+                .collect();
+            shares.sort_by(f64::total_cmp);
+            shares.dedup();
+            for share in shares {
+                let alike = |of: f64| of.total_cmp(&share).is_eq();
+                let columns = serving[slot].iter().filter(|&&(_, of)| alike(of));
+                let mut row: Vec<(usize, f64)> = columns.map(|&(column, _)| (column, -1.0)).collect();
+                for (pool, each) in class.capacity.iter().enumerate() {
+                    if let Some(each) = each {
+                        let column = milp.column(0.0, class.units.len() as f64, servers == Servers::Whole);
+                        row.push((column, 1.0));
+                        capacity[pool][slot].push((column, share * each));
+                    }
                 }
+                let there = fixed[slot].iter().filter(|&&of| alike(of)).count();
+                milp.row(f64::NEG_INFINITY, there as f64, row);
             }
-            milp.row(f64::NEG_INFINITY, fixed[slot], row);
+        }
+    }
+    for (pool, given) in given.iter_mut().enumerate() {
+        let lost = lost(problem, pool);
+        for given in given {
+            *given -= lost;
         }
     }
     for (pool, demand) in problem.pools.iter().enumerate() {
@@ -130,6 +217,9 @@ pub(crate) fn milp(problem: &Problem) -> Milp {
                     break;
                 }
             }
+            // More than the last point changes nothing.
+            let least = points.last().map_or(0.0, |last| last.1);
+            milp.row(least, f64::INFINITY, vec![(column, 1.0)]);
         }
         for window in &demand.windows {
             let row = window.slots.clone().map(|slot| (burn[slot], 1.0)).collect();
@@ -139,14 +229,25 @@ pub(crate) fn milp(problem: &Problem) -> Milp {
     milp
 }
 
-/// One class as an integer flow: per slot, columns that serve in it with the share of it that they do, and what serves in any case.
-fn flow(milp: &mut Milp, problem: &Problem, class: &Class) -> (Vec<Vec<(usize, f64)>>, Vec<f64>) {
+/// Requests/s that a pool has to do without so that it survives the loss of a server.
+fn lost(problem: &Problem, pool: usize) -> f64 {
+    match problem.pools[pool].survive {
+        Survive::Server => {
+            let each = problem.classes.iter().filter_map(|class| class.capacity[pool]);
+            each.fold(0.0, f64::max)
+        }
+        Survive::None | Survive::Site => 0.0,
+    }
+}
+
+/// One class as an integer flow: per slot, columns that serve in it with the share of it that they do, and the shares of those that serve in any case.
+fn flow(milp: &mut Milp, problem: &Problem, class: &Class) -> (Vec<Terms>, Vec<Vec<f64>>) {
     let at = &problem.boundaries_s;
     let (slots, end) = (problem.slots(), at.len() - 1);
     let boundary = |time: f64| at.partition_point(|start| *start < time).min(end);
     let most = class.units.len() as f64;
     let mut serving = vec![Vec::new(); slots];
-    let mut fixed = vec![0.0; slots];
+    let mut fixed = vec![Vec::new(); slots];
     let mut off: Vec<Vec<(usize, f64)>> = vec![Vec::new(); end + 1];
     let mut free: Vec<Vec<(usize, f64)>> = vec![Vec::new(); end + 1];
     let (mut off_supply, mut free_supply) = (vec![0.0; end + 1], vec![0.0; end + 1]);
@@ -169,7 +270,10 @@ fn flow(milp: &mut Milp, problem: &Problem, class: &Class) -> (Vec<Vec<(usize, f
         let on = (until - serves).max(0.0);
         milp.constant += class.energy_hourly * on / 3_600.0 + class.hourly * (until - billed_from).max(0.0) / 3_600.0;
         for (slot, fixed) in fixed.iter_mut().enumerate() {
-            *fixed += share(slot, serves, until);
+            let share = share(slot, serves, until);
+            if share > 0.0 {
+                fixed.push(share);
+            }
         }
         free_supply[boundary(until)] += 1.0;
     }

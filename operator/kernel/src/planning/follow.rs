@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use super::crew::{Crew, count};
+use super::crew::Crew;
 use super::figures;
 use super::grow::{Growth, shortage};
 use super::guide::Guide;
@@ -20,11 +20,15 @@ use crate::reason::{Problem, Reason};
 use crate::snapshot::Discipline;
 
 /// What a pool adds now, out of `offers` in their order.
-pub(crate) fn follow(plan: &Following, offers: Vec<Slot>, unavailable: &BTreeMap<GroupName, Problem>) -> Growth {
+pub(crate) fn follow<'f>(
+    plan: &'f Following<'f, '_>,
+    offers: Vec<Slot>,
+    unavailable: &BTreeMap<GroupName, Problem>,
+) -> Growth {
     let mut follow = Follow {
         plan,
         offers,
-        have: count(plan.crew.keepers()),
+        have: plan.crew.kept().clone(),
         growth: Growth::default(),
     };
     follow.there(Follow::is_planned, |follow, group| {
@@ -44,9 +48,9 @@ pub(crate) fn follow(plan: &Following, offers: Vec<Slot>, unavailable: &BTreeMap
 pub(crate) struct Following<'f, 'a> {
     pub(crate) world: &'f World<'a>,
     pub(crate) crew: &'f Crew<'a>,
-    pub(crate) model: &'f Model<'f>,
+    pub(crate) model: &'f Model<'f, 'a>,
     pub(crate) guide: &'f Guide<'a>,
-    pub(crate) stock: &'f Stock,
+    pub(crate) stock: &'f Stock<'a>,
     /// Servers of each group that are planned for other pools and that those do not have yet.
     pub(crate) promised: &'f Counts,
 }
@@ -166,7 +170,7 @@ impl Follow<'_, '_> {
     fn minimum(&mut self, unavailable: &BTreeMap<GroupName, Problem>) {
         let crew = self.plan.crew;
         let minimum = crew.pool.replicas.min;
-        let message = format!("{} of at least {minimum}", figures::replicas(&count(crew.keepers())));
+        let message = format!("{} of at least {minimum}", figures::replicas(crew.kept()));
         while total(&self.have) < minimum {
             let there = self.offers.iter().position(|slot| !slot.is_purchase());
             let Some(index) = there.or(if self.offers.is_empty() { None } else { Some(0) }) else {

@@ -12,6 +12,7 @@ mod growth;
 mod leases;
 mod limits;
 mod limits_laws;
+mod memo;
 mod money;
 mod properties;
 mod reaction;

@@ -40,7 +40,7 @@ fn stage(leases: &[(Timestamp, &str)]) -> Stage {
 
 fn look(stage: &mut Stage, now: Timestamp) -> f64 {
     let id = pool_id("chat");
-    let spent = spent(&stage.snapshot, &id, &stage.snapshot.pools[&id], now);
+    let spent = Accounts::of(&stage.snapshot).spent(&id, &stage.snapshot.pools[&id], now);
     stage.seen_mut("chat").memory.spent = spent;
     spent.unwrap().amount.as_f64()
 }
@@ -118,7 +118,9 @@ fn a_purchase_that_the_budget_does_not_cover_is_refused_and_leases_just_begun_co
     let now = midnight() + Span::from_hours(5);
     let stage = stage(&[(now - Span::from_secs(30), "m4-0"), (now - Span::from_hours(2), "m4-1")]);
     let id = pool_id("chat");
-    let mut purse = Purse::of(&stage.snapshot, &id, &stage.snapshot.pools[&id], now).unwrap();
+    let mut purse = Accounts::of(&stage.snapshot)
+        .purse(&id, &stage.snapshot.pools[&id], now)
+        .unwrap();
     let group = &stage.snapshot.groups["m4"];
     assert!(purse.buy(group).is_ok() && purse.buy(group).is_ok(), "4 x 48 of 200");
     assert_eq!(purse.buy(group).unwrap_err().reason, Reason::BudgetSpent);

@@ -56,6 +56,8 @@ pub struct Pomarium {
     fleet: Fleet,
     spend: f64,
     memo: Memo,
+    /// What earlier passes have computed.
+    passes: planning::Memo,
     learner: Learner,
     ablation: Ablation,
     reason: String,
@@ -73,6 +75,7 @@ impl Pomarium {
             fleet: Fleet::new(scenario, declared, id, ablation.leases),
             spend: SPEND,
             memo: Memo::new(curve::Effort::QUICK, CURVES),
+            passes: planning::Memo::default(),
             learner: Learner::default(),
             ablation,
             reason: String::new(),
@@ -185,7 +188,7 @@ impl Policy for Pomarium {
         self.fleet.look(view);
         self.learn(view);
         self.look_ahead(now);
-        let plan = planning::plan(&self.fleet.snapshot, now);
+        let plan = planning::plan_again(&self.fleet.snapshot, now, &mut self.passes);
         if let Some(reason) = describe(&plan) {
             self.reason = reason;
         }

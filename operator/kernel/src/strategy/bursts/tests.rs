@@ -91,7 +91,7 @@ fn counts_are_spread_without_losing_a_request_and_two_days_are_kept() {
     let total: u64 = bursts
         .counts
         .iter()
-        .filter_map(|count| count.get())
+        .filter_map(Count::get)
         .map(u64::from)
         .sum();
     let whole = (bursts.counts.len() as f64 * 15.0 / 14.7 * 7.0).round();

@@ -10,7 +10,8 @@
 //! | a lease after its minimum | as time passes |
 //! | electricity | as time passes, for idling: what work needs more is not measured |
 //!
-//! A server is paid for by the pool whose replica is on it, by several in equal parts; one that serves nobody by all that select its group.
+//! A server is paid for by the pool whose replica is on it, by several in equal parts. One that serves nobody yet is paid for by those that the
+//! strategic plan has more servers of its group for than they use, each by how many; without such, by all that select its group.
 
 mod accounts;
 

@@ -16,6 +16,8 @@ pub struct Accounts<'a> {
     serving: BTreeMap<&'a PoolId, Vec<Share<'a>>>,
     /// Servers that serve nobody, by group.
     idle: Vec<Idle<'a>>,
+    /// Per pool: in which of those groups the strategic plan has more servers for it than it uses, and how many.
+    waits: BTreeMap<&'a PoolId, Vec<(usize, u32)>>,
     /// Per pool: which of `selections` is its.
     selects: BTreeMap<&'a PoolId, usize>,
     selections: Vec<Selection>,
@@ -31,32 +33,36 @@ struct Idle<'a> {
     group_name: &'a GroupName,
     group: &'a Group,
     servers: Vec<(&'a ServerName, &'a Server)>,
+    /// How many pools wait for.
+    waited_for: u32,
 }
 
-/// Pools that select the same groups: what is idle there, they pay in the same parts.
+/// Pools that select the same groups: what is idle there and nobody waits for, they pay in the same parts.
 #[derive(Debug, Default)]
 struct Selection {
     /// Which of the groups, and by how many pools in all each is selected.
-    groups: Vec<(usize, usize)>,
+    groups: Vec<(usize, u32)>,
     /// What was found out for some span of time.
     accrued: RefCell<BTreeMap<(Timestamp, Timestamp), Money>>,
     asked: RefCell<Option<Money>>,
 }
 
-/// A server, and how many pools pay for it.
+/// A server, and what part of it a pool pays for.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Share<'a> {
     pub(super) group_name: &'a GroupName,
     group: &'a Group,
     pub(super) server_name: &'a ServerName,
     server: &'a Server,
-    payers: usize,
+    own: u32,
+    all: u32,
 }
 
 impl Share<'_> {
     /// One pool's part of `amount`.
     pub(super) fn of(&self, amount: Money) -> Money {
-        Money::from_micros(amount.as_micros() / i64::try_from(self.payers).unwrap_or(1).max(1))
+        let micros = i128::from(amount.as_micros()) * i128::from(self.own) / i128::from(self.all.max(1));
+        Money::from_micros(i64::try_from(micros).unwrap_or(i64::MAX))
     }
 
     /// One pool's part of what it costs at least, if it has been asked for and its lease has not begun.
@@ -99,7 +105,8 @@ impl<'a> Accounts<'a> {
                     group,
                     server_name,
                     server,
-                    payers: payers.len(),
+                    own: 1,
+                    all: u32::try_from(payers.len()).unwrap_or(u32::MAX),
                 };
                 for id in payers {
                     accounts.serving.entry(id).or_default().push(share);
@@ -109,6 +116,7 @@ impl<'a> Accounts<'a> {
                 group_name,
                 group,
                 servers: idle,
+                waited_for: 0,
             });
             let energy = snapshot.sites.get(&group.site).map(|site| &site.energy);
             let price = energy.map_or([0.0; 3], |energy| {
@@ -121,8 +129,30 @@ impl<'a> Accounts<'a> {
             accounts.prices.insert(group_name, price);
         }
         accounts.began.sort_unstable();
+        accounts.wait(snapshot);
         accounts.select(snapshot);
         accounts
+    }
+
+    fn wait(&mut self, snapshot: &'a Snapshot) {
+        let Some(ahead) = &snapshot.ahead else { return };
+        for (id, pool) in &snapshot.pools {
+            let Some(planned) = ahead.pools.get(id) else { continue };
+            let mut there: BTreeMap<&GroupName, u32> = BTreeMap::new();
+            for replica in pool.running.values() {
+                *there.entry(&replica.group).or_default() += 1;
+            }
+            for (group, planned) in &planned.replicas {
+                let missing = planned.saturating_sub(there.get(group).copied().unwrap_or(0));
+                let index = self.idle.binary_search_by(|idle| idle.group_name.cmp(group));
+                if let Ok(index) = index
+                    && let Some(idle) = self.idle.get_mut(index).filter(|_| missing > 0)
+                {
+                    idle.waited_for = idle.waited_for.saturating_add(missing);
+                    self.waits.entry(id).or_default().push((index, missing));
+                }
+            }
+        }
     }
 
     fn select(&mut self, snapshot: &'a Snapshot) {
@@ -131,18 +161,18 @@ impl<'a> Accounts<'a> {
             let by = (&pool.namespace_at, &pool.placement.group_labels);
             alike.entry(by).or_default().push(id);
         }
-        let mut pools = vec![0; self.idle.len()];
+        let mut pools = vec![0_u32; self.idle.len()];
         for ids in alike.values() {
             let Some(pool) = ids.first().and_then(|id| snapshot.pools.get(*id)) else {
                 continue;
             };
             let groups = self.idle.iter().enumerate();
             let selected: Vec<usize> = groups
-                .filter(|(_, idle)| selects(pool, idle.group))
+                .filter(|(_, idle)| idle.waited_for == 0 && selects(pool, idle.group))
                 .map(|(index, _)| index)
                 .collect();
             for index in &selected {
-                pools[*index] += ids.len();
+                pools[*index] += u32::try_from(ids.len()).unwrap_or(u32::MAX);
             }
             self.selects.extend(ids.iter().map(|id| (*id, self.selections.len())));
             self.selections.push(Selection {
@@ -163,40 +193,44 @@ impl<'a> Accounts<'a> {
 
     /// All servers that a pool pays for.
     pub(super) fn shares(&self, id: &PoolId) -> impl Iterator<Item = Share<'a>> {
+        let selected = self
+            .selection(id)
+            .into_iter()
+            .flat_map(|selection| self.idle(selection));
+        self.own(id).chain(selected)
+    }
+
+    /// Those that it pays for as no other pool does: servers that its replicas are on, and those that it waits for.
+    fn own(&self, id: &PoolId) -> impl Iterator<Item = Share<'a>> {
         let serving = self.serving.get(id).into_iter().flatten().copied();
-        serving.chain(
-            self.selection(id)
-                .into_iter()
-                .flat_map(|selection| self.idle(selection)),
-        )
+        let waits = self.waits.get(id).into_iter().flatten();
+        serving.chain(waits.flat_map(|(index, own)| self.of_group(*index, *own, None)))
     }
 
     /// What a pool spends in `(from, to]`.
     pub(super) fn accrued(&self, id: &PoolId, from: Timestamp, to: Timestamp) -> Money {
-        let sum = |shares: &mut dyn Iterator<Item = Share>| -> Money {
-            shares.map(|share| share.of(self.cost(&share, from, to))).sum()
-        };
-        let serving = sum(&mut self.serving.get(id).into_iter().flatten().copied());
+        let cost = |share: Share| share.of(self.cost(&share, from, to));
+        let own: Money = self.own(id).map(cost).sum();
         let Some(selection) = self.selection(id) else {
-            return serving;
+            return own;
         };
         let known = selection.accrued.borrow().get(&(from, to)).copied();
         let idle = known.unwrap_or_else(|| {
-            let idle = sum(&mut self.idle(selection));
+            let idle = self.idle(selection).map(cost).sum();
             selection.accrued.borrow_mut().insert((from, to), idle);
             idle
         });
-        serving + idle
+        own + idle
     }
 
     /// What servers will cost a pool at least that have been asked for.
     pub(super) fn asked(&self, id: &PoolId) -> Money {
-        let serving: Money = self.serving.get(id).into_iter().flatten().map(Share::asked).sum();
+        let own: Money = self.own(id).map(|share| share.asked()).sum();
         let idle = self.selection(id).map_or(Money::ZERO, |selection| {
             let sum = || self.idle(selection).map(|share| share.asked()).sum();
             *selection.asked.borrow_mut().get_or_insert_with(sum)
         });
-        serving + idle
+        own + idle
     }
 
     /// What a server costs in `(from, to]`.
@@ -223,17 +257,20 @@ impl<'a> Accounts<'a> {
     }
 
     fn idle(&self, selection: &Selection) -> impl Iterator<Item = Share<'a>> {
-        let groups = selection
-            .groups
-            .iter()
-            .filter_map(|(index, payers)| Some((self.idle.get(*index)?, *payers)));
-        groups.flat_map(|(idle, payers)| {
+        let groups = selection.groups.iter();
+        groups.flat_map(|(index, payers)| self.of_group(*index, 1, Some(*payers)))
+    }
+
+    /// Servers of a group that serve nobody, of which a pool pays `own` parts; of all that pools wait for, if not said otherwise.
+    fn of_group(&self, index: usize, own: u32, all: Option<u32>) -> impl Iterator<Item = Share<'a>> {
+        self.idle.get(index).into_iter().flat_map(move |idle| {
             idle.servers.iter().map(move |(server_name, server)| Share {
                 group_name: idle.group_name,
                 group: idle.group,
                 server_name,
                 server,
-                payers,
+                own,
+                all: all.unwrap_or(idle.waited_for),
             })
         })
     }

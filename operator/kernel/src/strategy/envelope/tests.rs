@@ -107,7 +107,7 @@ fn planned(now: Timestamp, hosted: Vec<Held>, past: &Past) -> Envelope {
             most: u32::MAX,
             allowances: Vec::new(),
             miss_penalty: 0.0,
-            spend: SPEND,
+            method: Method::default(),
             recent: None,
             past,
             events: &[],

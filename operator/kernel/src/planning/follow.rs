@@ -7,13 +7,13 @@
 
 use std::collections::BTreeMap;
 
-use super::crew::Crew;
+use super::crew::{Crew, recallable};
 use super::figures;
 use super::grow::{Growth, shortage};
 use super::guide::Guide;
 use super::model::{Counts, Model, total, with};
 use super::slots::{Slot, Source};
-use super::stock::Stock;
+use super::stock::{Shelf, Stock};
 use super::world::World;
 use crate::names::GroupName;
 use crate::reason::{Problem, Reason};
@@ -42,6 +42,28 @@ pub(crate) fn follow<'f>(
     follow.purchase(unavailable);
     follow.minimum(unavailable);
     follow.propose()
+}
+
+/// What a pool adds by the plan if that is nothing, whatever is offered; `None` if it may be something.
+pub(crate) fn content(plan: &Following) -> Option<Growth> {
+    let (crew, guide, options) = (plan.crew, plan.guide, plan.model.options);
+    let have = crew.kept();
+    let count = |counts: &Counts, group: &GroupName| counts.get(group).copied().unwrap_or(0);
+    let wants = |(group, shelf): (&GroupName, &Shelf)| {
+        let there = !(shelf.free.is_empty() && shelf.reversible.is_empty() && shelf.vacating.is_empty());
+        let spare = shelf.free.len() > usize::try_from(count(plan.promised, group)).unwrap_or(usize::MAX);
+        let planned = || count(have, group) < guide.replicas(group);
+        (there || shelf.coming > 0) && (spare || planned()) && options.satisfies(group)
+    };
+    let recalls = || crew.members.iter().any(|member| recallable(member, crew.pool));
+    let has_room = total(have) < crew.pool.replicas.max;
+    let takes = has_room && (recalls() || plan.stock.shelves.iter().any(wants));
+    let asks = |name: &GroupName| {
+        let group = plan.world.group(name);
+        group.is_some_and(|(group, _)| guide.purchases(name, group, plan.stock.shelves.get(name)) > 0)
+    };
+    let lacks = total(have) < crew.pool.replicas.min;
+    (!takes && !lacks && !guide.planned.replicas.keys().any(asks)).then(Growth::default)
 }
 
 /// Everything that a pool which follows the plan looks at.

@@ -188,9 +188,9 @@ impl<'a> Guide<'a> {
     /// What the plan says, in one sentence for people. Rounded, so that a status changes when the plan does, and not whenever it is made.
     pub(crate) fn outlook(&self) -> String {
         let mut text = String::from("as planned ahead");
-        let later = self.planned.capacity.keys().filter_map(|name| {
-            let (at, count) = self.group(name)?.later.first()?;
-            Some((*at, *count, name))
+        let later = self.ahead.groups.iter().filter_map(|(name, group)| {
+            let (at, count) = group.later.first()?;
+            self.planned.capacity.contains_key(name).then_some((*at, *count, name))
         });
         if let Some((at, count, name)) = later.min() {
             let _ = write!(text, ", {count} more of {name} from about {} on", to_half_hour(at));

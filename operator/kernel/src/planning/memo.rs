@@ -14,7 +14,10 @@ use crate::time::Span;
 /// of the last pass asked for.
 #[derive(Clone, Debug, Default)]
 pub struct Memo {
-    traffics: BTreeMap<Traffic, (RefCell<Sets>, bool)>,
+    /// What this pass has asked for.
+    asked: BTreeMap<Traffic, Sets>,
+    /// What only the last one has.
+    last: BTreeMap<Traffic, Sets>,
 }
 
 /// What the capacity of servers depends on beside the servers.
@@ -27,8 +30,8 @@ struct Traffic {
 }
 
 impl Memo {
-    /// What is known of sets of servers that serve `pool`, whose requests have these `lengths`.
-    pub(super) fn sets(&mut self, pool: &Pool, lengths: &LengthMix) -> &RefCell<Sets> {
+    /// Lends what is known of sets of servers that serve `pool`, whose requests have these `lengths`.
+    pub(super) fn lend(&mut self, pool: &Pool, lengths: &LengthMix) -> Lent {
         let objectives = pool.objectives.iter();
         let traffic = Traffic {
             discipline: pool.discipline,
@@ -43,14 +46,31 @@ impl Memo {
                 .collect(),
             classes: lengths.classes.clone(),
         };
-        let fresh = || RefCell::new(Sets::new(lengths.clone(), pool.objectives.clone(), pool.discipline));
-        let (sets, used) = self.traffics.entry(traffic).or_insert_with(|| (fresh(), true));
-        *used = true;
-        sets
+        let known = self
+            .asked
+            .remove_entry(&traffic)
+            .or_else(|| self.last.remove_entry(&traffic));
+        let fresh = || Sets::new(lengths.clone(), pool.objectives.clone(), pool.discipline);
+        let (traffic, sets) = known.unwrap_or_else(|| (traffic, fresh()));
+        Lent {
+            traffic,
+            sets: RefCell::new(sets),
+        }
     }
 
-    /// Forgets what has not been asked for since it was called last.
-    pub(super) fn forget(&mut self) {
-        self.traffics.retain(|_, (_, used)| std::mem::take(used));
+    /// Takes back what was lent, and what has been found out since.
+    pub(super) fn give_back(&mut self, lent: Lent) {
+        self.asked.insert(lent.traffic, lent.sets.into_inner());
     }
+
+    /// To be called after each pass: forgets what it has not asked for.
+    pub(super) fn forget(&mut self) {
+        self.last = std::mem::take(&mut self.asked);
+    }
+}
+
+/// What is known of one pool's traffic, while the pool is decided about.
+pub(super) struct Lent {
+    traffic: Traffic,
+    pub(super) sets: RefCell<Sets>,
 }

@@ -106,6 +106,16 @@ impl<'m, 'a> Model<'m, 'a> {
             .collect()
     }
 
+    /// Whether all of `counts` are machines that do the same, and that requests get to.
+    pub(crate) fn alike(&self, counts: &Counts) -> bool {
+        let mut groups = counts.keys().map(|group| {
+            let choice = self.options.choice(group).filter(|choice| choice.routable)?;
+            Some(choice.performance.times)
+        });
+        let first = groups.next().flatten();
+        first.is_some() && groups.all(|times| times == first)
+    }
+
     /// What `counts` lack to carry `rate` at `utilization`, and through the loss that the pool wants to survive.
     ///
     /// A loss is an exception, for which the reserve for bursts may be used up: what is left has to carry the rate in full when

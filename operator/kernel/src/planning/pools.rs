@@ -8,7 +8,7 @@ use super::crew::{Crew, Standing, voluntary};
 use super::demand::{Need, need, remembered_lengths};
 use super::draft::Draft;
 use super::drains;
-use super::follow::{Following, follow};
+use super::follow::{self, Following, follow};
 use super::grow::{Growth, content, grow};
 use super::guide::Lead;
 use super::leave::{Leave, Wanted, leave, preempt, roll};
@@ -75,7 +75,8 @@ pub(crate) fn decide<'a>(
 ) {
     let pool = crew.pool;
     let options = Options::of(world, pool);
-    let model = Model::new(pool, &options, memo.sets(pool, options.feasibility.lengths()));
+    let lent = memo.lend(pool, options.feasibility.lengths());
+    let model = Model::new(pool, &options, &lent.sets);
     let need = need(pool, world.now);
     let lead = Lead::of(world.snapshot, &crew, &options, &need, world.now);
     if !pool.paused {
@@ -86,7 +87,13 @@ pub(crate) fn decide<'a>(
     }
     if let Some(guide) = lead.guide() {
         let groups = guide.ahead.groups.keys();
-        let others: Vec<_> = groups.filter(|group| !shared.guided.contains(group)).collect();
+        let mut known = shared.guided.iter().peekable();
+        let others = groups.filter(|group| {
+            // Both are in the order of names.
+            while known.next_if(|known| **known < *group).is_some() {}
+            known.peek() != Some(&group)
+        });
+        let others: Vec<_> = others.collect();
         shared
             .guided
             .extend(others.into_iter().filter(|group| options.satisfies(group)));
@@ -134,6 +141,7 @@ pub(crate) fn decide<'a>(
     step.claim();
     let outlook = outlook(world, findings);
     shared.draft.plan.pools.insert(crew.id.clone(), outlook);
+    memo.give_back(lent);
 }
 
 /// One pool's step, half done.
@@ -180,7 +188,14 @@ impl<'a> Step<'_, 'a> {
     /// What it adds wherever there is room, if that is nothing.
     fn content(&self) -> Option<Growth> {
         match self.lead.guide() {
-            Some(_) => None,
+            Some(guide) => follow::content(&Following {
+                world: self.world,
+                crew: self.crew,
+                model: self.model,
+                guide,
+                stock: &self.shared.stock,
+                promised: &self.shared.promised.to_others(self.crew.id),
+            }),
             None => content(self.crew, self.model, self.need, self.world.now),
         }
     }

@@ -4,7 +4,7 @@
 //! on the shelves is what nobody needs.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use super::draft::Draft;
 use super::policy::{DRAIN_ESTIMATE, SERVER_IDLE_HOLD_DOWN};
@@ -23,41 +23,36 @@ use crate::units::Money;
 /// What pools of this pass decided about servers, beside what they took from the stock.
 #[derive(Debug, Default)]
 pub(crate) struct Claims {
-    /// Servers with a replica that stays, by group.
-    kept: BTreeMap<GroupName, RefCell<Kept>>,
+    /// Servers with a replica that stays.
+    kept: RefCell<Kept>,
     /// Servers whose replica begins to drain in this pass, by choice.
     vacated: BTreeSet<(GroupName, ServerName)>,
 }
 
-/// Servers of a group: collected, then looked at.
+/// Servers: collected, then looked at.
 #[derive(Debug, Default)]
 struct Kept {
-    servers: Vec<ServerName>,
+    servers: Vec<(GroupName, ServerName)>,
     sorted: bool,
 }
 
 impl Claims {
     pub(crate) fn keep(&mut self, group: &GroupName, server: &ServerName) {
-        if !self.kept.contains_key(group) {
-            self.kept.insert(group.clone(), RefCell::default());
-        }
-        if let Some(kept) = self.kept.get_mut(group) {
-            let kept = kept.get_mut();
-            kept.servers.push(server.clone());
-            kept.sorted = false;
-        }
+        let kept = self.kept.get_mut();
+        kept.servers.push((group.clone(), server.clone()));
+        kept.sorted = false;
     }
 
     pub(crate) fn keeps(&self, group: &GroupName, server: &ServerName) -> bool {
-        let Some(kept) = self.kept.get(group) else {
-            return false;
-        };
-        let mut kept = kept.borrow_mut();
+        let mut kept = self.kept.borrow_mut();
         if !kept.sorted {
             kept.servers.sort_unstable();
             kept.sorted = true;
         }
-        kept.servers.binary_search(server).is_ok()
+        let found = kept
+            .servers
+            .binary_search_by(|(in_group, other)| (in_group, other).cmp(&(group, server)));
+        found.is_ok()
     }
 
     pub(crate) fn vacate(&mut self, group: &GroupName, server: &ServerName) {

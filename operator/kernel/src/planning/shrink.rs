@@ -21,7 +21,7 @@ use super::world::World;
 use crate::names::{GroupName, ReplicaId};
 use crate::plan::Rejected;
 use crate::reason::{Problem, Reason};
-use crate::snapshot::Ownership;
+use crate::snapshot::{Ownership, Survive};
 use crate::time::Timestamp;
 use crate::units::{Money, Rate};
 
@@ -157,9 +157,11 @@ fn plain(case: &Case, keepers: &Counts, rate: Rate) -> Shrinkage {
     let candidates = case.candidates();
     let mut needed = None;
     let mut seen = BTreeSet::new();
+    // Without one of them is without any of them.
+    let alike = case.model.alike(keepers) && case.crew.pool.placement.survive_loss_of != Survive::Site;
     for member in &candidates {
         let group = member.group;
-        if !seen.insert(group) {
+        if !seen.insert(group) || (alike && needed.is_some()) {
             continue;
         }
         match case.model.lack(&without(keepers, group), rate, SHRINK_UTILIZATION) {

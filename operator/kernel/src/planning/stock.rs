@@ -89,7 +89,8 @@ fn shelf<'a>(world: &World<'a>, ground: &Ground<'a>, power: &Power) -> Shelf<'a>
         let leaving = occupants.iter().all(|(_, pool, replica)| {
             replica.drain.is_some()
                 || matches!(replica.state, ReplicaState::Terminating | ReplicaState::Ended)
-                || (world.snapshot.pools.get(*pool)).is_some_and(|pool| world.is_late(pool, replica))
+                || (matches!(replica.state, ReplicaState::Pending | ReplicaState::Loading)
+                    && (world.snapshot.pools.get(*pool)).is_some_and(|pool| world.is_late(pool, replica)))
         });
         let reversible = server.state == ServerState::Draining && server.node == NodeHealth::Ready;
         if is_usable(server) && occupants.is_empty() {

@@ -51,7 +51,7 @@ pub(crate) struct Ground<'a> {
     pub(crate) hands_off: Option<Problem>,
     /// Why no new replica may be placed here.
     pub(crate) closed: Option<Problem>,
-    /// Servers here are waited for, although nothing can be done at the moment.
+    /// Servers here are waited for although it is closed.
     pub(crate) expects: bool,
     /// Where among the site's Pods those of each server are.
     occupied: Vec<Range<usize>>,
@@ -86,15 +86,18 @@ impl<'a> World<'a> {
             accounts: Accounts::of(snapshot),
             running,
         };
-        let grounds = snapshot.groups.iter().map(|(name, group)| Ground {
-            name,
-            head: head(name.as_str()),
-            group,
-            site: snapshot.sites.get(&group.site),
-            hands_off: world.why_hands_off(name),
-            closed: world.why_closed(name),
-            expects: world.waits(name),
-            occupied: world.occupied(group),
+        let grounds = snapshot.groups.iter().map(|(name, group)| {
+            let closed = world.why_closed(name);
+            Ground {
+                name,
+                head: head(name.as_str()),
+                group,
+                site: snapshot.sites.get(&group.site),
+                hands_off: world.why_hands_off(name),
+                expects: closed.is_some() && world.waits(name),
+                closed,
+                occupied: world.occupied(group),
+            }
         });
         world.grounds = grounds.collect();
         world

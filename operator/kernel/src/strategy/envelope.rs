@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use self::agreed::{agree, drowns};
 use self::known::Known;
-pub use self::known::steady_burn;
+pub use self::known::{Judge, steady_burn};
 use super::burn::BurnTable;
 use super::dwell::Considered;
 use super::horizon::{Horizon, Windows};
@@ -31,6 +31,25 @@ use crate::units::Rate;
 
 /// The share of an error budget that is planned to be spent. The rest is for what no forecast sees.
 pub const SPEND: f64 = 0.75;
+
+/// How a plan is made. Anything but the default is for replays: to see what an ingredient is worth.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Method {
+    /// The share of an error budget that is planned to be spent; see [`SPEND`].
+    pub spend: f64,
+    /// Instead of how demand and latencies are distributed, only their means are known: what arrives is what is expected, without bursts, and an
+    /// objective is missed by all requests at loads at which their mean latency is beyond its threshold, and by none below.
+    pub means: bool,
+}
+
+impl Default for Method {
+    fn default() -> Self {
+        Self {
+            spend: SPEND,
+            means: false,
+        }
+    }
+}
 
 /// See [`Problem::overhang`]: enough to decide between plans that are otherwise much the same.
 const OVERHANG: f64 = 0.1;
@@ -115,8 +134,8 @@ pub struct Consumer<'a> {
     pub allowances: Vec<Allowance>,
     /// What a request over its objective costs.
     pub miss_penalty: f64,
-    /// The share of an error budget that is planned to be spent; see [`SPEND`].
-    pub spend: f64,
+    /// How much of what is known is planned with.
+    pub method: Method,
     /// Requests that wait for an engine now, as far as engines say.
     pub waiting: f64,
     /// Arrivals per second over the last two minutes, if known.

@@ -26,7 +26,7 @@ use crate::planning::{
 use crate::reason::{Problem, Reason};
 use crate::snapshot::{Demand, Group, LengthMix, Load, Ownership, PlacementOrder, Pool, Server, Snapshot, Trust};
 use crate::strategy::dwell::Considered;
-use crate::strategy::envelope::{Consumer, Envelope, Held, PoolPlan, Situation, Supply};
+use crate::strategy::envelope::{Consumer, Envelope, Held, Method, PoolPlan, Situation, Supply};
 use crate::strategy::horizon::LENGTH;
 use crate::strategy::past::per_miss;
 use crate::time::{Span, Timestamp};
@@ -150,17 +150,19 @@ impl<'a> Scene<'a> {
     }
 
     /// What to plan; `None` if there is no pool to plan for.
-    pub(super) fn situation(&self, spend: f64) -> Option<Situation<'_>> {
+    pub(super) fn situation(&self, method: Method) -> Option<Situation<'_>> {
         (!self.pools.is_empty()).then(|| Situation {
             now: self.now,
             supplies: self.sources.iter().map(|source| source.supply.clone()).collect(),
-            pools: (0..self.pools.len()).map(|index| self.consumer(index, spend)).collect(),
+            pools: (0..self.pools.len())
+                .map(|index| self.consumer(index, method))
+                .collect(),
             power: self.limits.power.clone(),
             considered: self.considered.clone(),
         })
     }
 
-    fn consumer(&self, index: usize, spend: f64) -> Consumer<'_> {
+    fn consumer(&self, index: usize, method: Method) -> Consumer<'_> {
         let planned = &self.pools[index];
         let pool = planned.pool;
         let performance = self.sources.iter().map(|source| {
@@ -178,7 +180,7 @@ impl<'a> Scene<'a> {
             most: pool.replicas.max,
             allowances: self.limits.allowances.get(index).cloned().unwrap_or_default(),
             miss_penalty: pool.miss_penalty.as_f64(),
-            spend,
+            method,
             waiting: waiting(pool, self.now),
             recent: Some(planned.recent),
             past: &pool.past,

@@ -2,7 +2,7 @@
 
 use super::{Consumer, Situation};
 use crate::capacity::Servers;
-use crate::capacity::curve::{Curves, Traffic};
+use crate::capacity::curve::{Curve, Curves, Traffic};
 use crate::forecast::{COARSE, FINE, Forecast, History, LEVELS, Slot, SlotForecast, forecast};
 use crate::snapshot::{Discipline, LengthMix, Metric, Objective};
 use crate::spending::Allowance;
@@ -60,14 +60,26 @@ impl Known {
                 pool.performance[group].map(|performance| Servers { performance, count })
             })
             .collect();
-        let measured = steady_burn(&all, pool.mix, pool.discipline, pool.objectives, &mut memo.curves);
+        let judge = if pool.method.means {
+            Judge::Means
+        } else {
+            Judge::Distributions
+        };
+        let measured = steady_burn(
+            &all,
+            pool.mix,
+            pool.discipline,
+            pool.objectives,
+            judge,
+            &mut memo.curves,
+        );
         let mut capacity = vec![None; situation.supplies.len()];
         if let Some((each, _)) = &measured {
             for (&group, each) in usable.iter().zip(each) {
                 capacity[group] = Some(*each);
             }
         }
-        let sample = memo.sample(&pool.past.bursts);
+        let sample = memo.sample(&pool.past.bursts).filter(|_| !pool.method.means);
         // Without bursts as long as too little is known of them.
         let expected = measured.and_then(|(_, steady)| match &sample {
             Some(sample) => memo.burn(&steady, sample),
@@ -96,6 +108,11 @@ impl Known {
             // Nothing was ever measured: what is seen right now is all there is to go by.
             let rate = pool.recent.unwrap_or(Rate::ZERO).as_per_second();
             vec![vec![(1.0, rate)]; horizon.slots()]
+        };
+        let arrivals = if pool.method.means {
+            arrivals.iter().map(|slot| vec![(1.0, mean(slot))]).collect()
+        } else {
+            arrivals
         };
         Self {
             capacity,
@@ -131,8 +148,7 @@ impl Known {
                         let length = horizon.boundaries[slot + 1]
                             .since(horizon.boundaries[slot])
                             .as_secs_f64();
-                        let rate: f64 = self.arrivals[slot].iter().map(|(weight, rate)| weight * rate).sum();
-                        rate * length
+                        mean(&self.arrivals[slot]) * length
                     })
                     .sum();
                 let carried = if *start <= now {
@@ -142,7 +158,7 @@ impl Known {
                 };
                 Window {
                     slots: slots.clone(),
-                    budget: horizon.budget(windows, index, requests, carried, pool.spend),
+                    budget: horizon.budget(windows, index, requests, carried, pool.method.spend),
                 }
             })
             .collect();
@@ -169,6 +185,35 @@ fn budget(now: Timestamp, allowance: &Allowance) -> MoneyBudget {
     }
 }
 
+fn mean(arrivals: &[(f64, f64)]) -> f64 {
+    arrivals.iter().map(|(weight, rate)| weight * rate).sum()
+}
+
+/// By what it is told how many requests miss an objective.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Judge {
+    /// By how latencies are distributed.
+    Distributions,
+    /// By their mean: all or none.
+    Means,
+}
+
+impl Judge {
+    /// The share of requests that meets each of the curve's objectives.
+    fn attained(self, curve: &Curve, rate: Rate) -> Vec<f64> {
+        match self {
+            Self::Distributions => curve.attainment(rate).iter().map(|share| share.get()).collect(),
+            Self::Means => {
+                let meets = |objective: &Objective| {
+                    let threshold_ms = objective.threshold.as_secs_f64() * 1_000.0;
+                    f64::from(u8::from(curve.mean_ms(rate, objective.metric) <= threshold_ms))
+                };
+                curve.objectives().iter().map(meets).collect()
+            }
+        }
+    }
+}
+
 /// What sets of servers burn at steady demand, filled in the order of `all`, and what one of each kind finishes at saturation. `None` without
 /// servers.
 pub fn steady_burn(
@@ -176,6 +221,7 @@ pub fn steady_burn(
     mix: &LengthMix,
     discipline: Discipline,
     objectives: &[Objective],
+    judge: Judge,
     curves: &mut Curves,
 ) -> Option<(Vec<f64>, SteadyBurn)> {
     let traffic = Traffic::new(mix, discipline, objectives);
@@ -204,10 +250,11 @@ pub fn steady_burn(
             }
         }
         let curve = curves.curve(&set, &traffic);
-        let attained = LOADS.map(|load| curve.attainment(Rate::per_second(load * curve.saturation().as_per_second())));
+        let attained =
+            LOADS.map(|load| judge.attained(&curve, Rate::per_second(load * curve.saturation().as_per_second())));
         let burn = objectives.iter().enumerate().map(|(index, objective)| {
             std::array::from_fn(|load| {
-                let attained = attained[load].get(index).map_or(0.0, |attained| attained.get());
+                let attained = attained[load].get(index).copied().unwrap_or(0.0);
                 (1.0 - attained) * per_miss(objective)
             })
         });

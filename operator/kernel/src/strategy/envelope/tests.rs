@@ -113,7 +113,7 @@ fn planned_with(now: Timestamp, hosted: Vec<Held>, past: &Past, waiting: f64) ->
             waiting,
             allowances: Vec::new(),
             miss_penalty: 0.0,
-            spend: SPEND,
+            method: Method::default(),
             recent: None,
             past,
             events: &[],

@@ -71,6 +71,7 @@ fn demand(problem: &[f64], rate: impl Fn(f64) -> f64, windows: Vec<(Range<usize>
         rank: 0,
         most: u32::MAX,
         budgets: Vec::new(),
+        backlog: None,
     }
 }
 

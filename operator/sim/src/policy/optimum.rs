@@ -127,6 +127,7 @@ fn problem(scenario: &Scenario, trace: &[Arrival], share: f64) -> Option<Problem
             rank: 0,
             most: u32::MAX,
             budgets: Vec::new(),
+            backlog: None,
         }],
         power_limits: Vec::new(),
         overhang: 0.0,

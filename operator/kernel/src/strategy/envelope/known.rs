@@ -8,7 +8,7 @@ use crate::snapshot::{Discipline, LengthMix, Metric, Objective};
 use crate::spending::Allowance;
 use crate::strategy::burn::{BurnTable, LOADS, Missed, SteadyBurn};
 use crate::strategy::bursts::Sample;
-use crate::strategy::horizon::Horizon;
+use crate::strategy::horizon::{Horizon, Windows};
 use crate::strategy::memo::Memo;
 use crate::strategy::past::per_miss;
 use crate::strategy::{Demand, MoneyBudget, Window};
@@ -123,9 +123,22 @@ impl Known {
         }
     }
 
-    pub(super) fn demand(&self, now: Timestamp, pool: &Consumer, horizon: &Horizon) -> Demand {
-        let windows = horizon
-            .windows
+    /// The mean of what is expected to arrive within `ahead` from now on, in requests/s.
+    pub(super) fn rate(&self, horizon: &Horizon, ahead: Span) -> f64 {
+        let end = horizon.boundaries[0] + ahead;
+        let slots = horizon.boundaries.windows(2).take_while(|slot| slot[0] < end);
+        let (mut requests, mut seconds) = (0.0, 0.0);
+        for (slot, arrivals) in slots.zip(&self.arrivals) {
+            let length_s = slot[1].since(slot[0]).as_secs_f64();
+            requests += length_s * arrivals.iter().map(|(weight, rate)| weight * rate).sum::<f64>();
+            seconds += length_s;
+        }
+        if seconds > 0.0 { requests / seconds } else { 0.0 }
+    }
+
+    pub(super) fn demand(&self, now: Timestamp, pool: &Consumer, horizon: &Horizon, windows: &Windows) -> Demand {
+        let of = windows
+            .all
             .iter()
             .enumerate()
             .map(|(index, (start, slots))| {
@@ -145,7 +158,7 @@ impl Known {
                 };
                 Window {
                     slots: slots.clone(),
-                    budget: horizon.budget(index, requests, carried, pool.method.spend),
+                    budget: horizon.budget(windows, index, requests, carried, pool.method.spend),
                 }
             })
             .collect();
@@ -153,12 +166,13 @@ impl Known {
         Demand {
             arrivals: self.arrivals.clone(),
             burn: self.table.clone().unwrap_or_else(BurnTable::nothing),
-            windows,
+            windows: of,
             miss_value: pool.miss_penalty / pool.objectives.iter().map(per_miss).fold(1.0, f64::max),
             survive: pool.survive,
             rank: pool.rank,
             most: pool.most,
             budgets: pool.allowances.iter().map(|allowance| budget(now, allowance)).collect(),
+            backlog: None,
         }
     }
 }
@@ -316,5 +330,7 @@ fn most_seen(history: &History) -> (f64, f64) {
     let mut fine = history.fine().filter_map(|(_, bucket)| bucket.rate(FINE));
     let mut hourly = history.hourly().filter_map(|(_, bucket)| bucket.rate(COARSE));
     let hour = highest(&mut hourly);
-    (highest(&mut fine).max(hour), hour)
+    let five_minutes = highest(&mut fine);
+    // Before the first hour is known, the highest of what is.
+    (five_minutes.max(hour), if hour > 0.0 { hour } else { five_minutes })
 }

@@ -10,11 +10,15 @@
 //! | a lease after its minimum | as time passes |
 //! | electricity | as time passes, for idling: what work needs more is not measured |
 //!
-//! A server is paid for by the pool whose replica is on it, by several in equal parts; one that serves nobody by all that select its group.
+//! A server is paid for by the pool whose replica is on it, by several in equal parts. One that serves nobody yet is paid for by those that the
+//! strategic plan has more servers of its group for than they use, each by how many; without such, by all that select its group.
 
+mod accounts;
+
+pub use self::accounts::Accounts;
 use crate::names::{GroupName, PoolId, ServerName};
 use crate::reason::{Problem, Reason};
-use crate::snapshot::{Budget, Group, Period, Pool, Server, Snapshot, Spent};
+use crate::snapshot::{Budget, Group, Period, Pool, Server, Spent};
 use crate::time::{Span, Timestamp};
 use crate::units::Money;
 
@@ -58,75 +62,68 @@ pub struct Allowance {
     pub left: Money,
 }
 
-/// What a pool may still spend in each period of its budget that begins before `end`: less what it has spent and asked for, and what servers will
-/// cost to the end of the period that stay whatever is decided. None without a budget.
-pub fn allowances(
-    snapshot: &Snapshot,
-    id: &PoolId,
-    pool: &Pool,
-    now: Timestamp,
-    end: Timestamp,
-    stays: &dyn Fn(&GroupName, &ServerName) -> bool,
-) -> Vec<Allowance> {
-    let (Some(budget), Some(mut gone)) = (pool.budget, committed(snapshot, id, pool, now)) else {
-        return Vec::new();
-    };
-    let mut found = Vec::new();
-    let mut from = now;
-    while from < end {
-        let to = period_end(budget.period, period_start(budget.period, from));
-        let certain: Money = servers(snapshot)
-            .filter(|(group, _, server, _)| stays(group, server))
-            .map(|(name, group, server_name, server)| {
-                let amount = of_server(snapshot, group, server, from, to);
-                part(snapshot, id, name, server_name, amount)
-            })
-            .sum();
-        let left = budget.amount - gone - certain;
-        found.push(Allowance { from, to, left });
-        gone = Money::ZERO;
-        from = to;
+impl Accounts<'_> {
+    /// What a pool may still spend in each period of its budget that begins before `end`: less what it has spent and asked for, and what servers
+    /// will cost to the end of the period that stay whatever is decided. None without a budget.
+    pub fn allowances(
+        &self,
+        id: &PoolId,
+        pool: &Pool,
+        now: Timestamp,
+        end: Timestamp,
+        stays: &dyn Fn(&GroupName, &ServerName) -> bool,
+    ) -> Vec<Allowance> {
+        let (Some(budget), Some(mut gone)) = (pool.budget, self.committed(id, pool, now)) else {
+            return Vec::new();
+        };
+        let mut found = Vec::new();
+        let mut from = now;
+        while from < end {
+            let to = period_end(budget.period, period_start(budget.period, from));
+            let certain = self
+                .shares(id)
+                .filter(|share| stays(share.group_name, share.server_name));
+            let certain: Money = certain.map(|share| share.of(self.cost(&share, from, to))).sum();
+            let left = budget.amount - gone - certain;
+            found.push(Allowance { from, to, left });
+            gone = Money::ZERO;
+            from = to;
+        }
+        found
     }
-    found
-}
 
-/// What to write down of a pool's spending; `None` without a budget. What is written already, unless that is old or a lease has begun.
-pub fn spent(snapshot: &Snapshot, id: &PoolId, pool: &Pool, now: Timestamp) -> Option<Spent> {
-    let before = so_far(pool, now)?;
-    let to = Timestamp::from_millis(now.as_millis() - i64::try_from(SEEN_AFTER.as_millis()).unwrap_or(0));
-    if to <= before.until {
-        return Some(before);
+    /// What to write down of a pool's spending; `None` without a budget. What is written already, unless that is old or a lease has begun.
+    pub fn spent(&self, id: &PoolId, pool: &Pool, now: Timestamp) -> Option<Spent> {
+        let before = so_far(pool, now)?;
+        let to = Timestamp::from_millis(now.as_millis() - i64::try_from(SEEN_AFTER.as_millis()).unwrap_or(0));
+        if to <= before.until {
+            return Some(before);
+        }
+        let bought = self.began(before.until, to);
+        let known = pool.memory.spent.is_some_and(|old| old.period == before.period);
+        if known && !bought && to.since(before.until) < WRITE_EVERY {
+            return Some(before);
+        }
+        Some(Spent {
+            amount: before.amount + self.accrued(id, before.until, to),
+            until: to,
+            ..before
+        })
     }
-    let bought = servers(snapshot).any(|(_, _, _, server)| {
-        server
-            .lease
-            .is_some_and(|lease| lease.start > before.until && lease.start <= to)
-    });
-    let known = pool.memory.spent.is_some_and(|old| old.period == before.period);
-    if known && !bought && to.since(before.until) < WRITE_EVERY {
-        return Some(before);
-    }
-    Some(Spent {
-        amount: before.amount + accrued(snapshot, id, before.until, to),
-        until: to,
-        ..before
-    })
-}
 
-/// What a pool has spent and cannot avoid any more: with leases that have just begun, and servers that were asked for. `None` without a budget.
-pub fn committed(snapshot: &Snapshot, id: &PoolId, pool: &Pool, now: Timestamp) -> Option<Money> {
-    let before = so_far(pool, now)?;
-    let asked = servers(snapshot).filter(|(_, _, _, server)| server.lease.is_none() && is_asked_for(server));
-    let asked = asked.map(|(name, group, server_name, _)| {
-        part(
-            snapshot,
-            id,
-            name,
-            server_name,
-            Money::from_micros(price(group).as_micros()),
-        )
-    });
-    Some(before.amount + accrued(snapshot, id, before.until, now) + asked.sum())
+    /// What a pool has spent and cannot avoid any more: with leases that have just begun, and servers that were asked for. `None` without a
+    /// budget.
+    pub fn committed(&self, id: &PoolId, pool: &Pool, now: Timestamp) -> Option<Money> {
+        let before = so_far(pool, now)?;
+        Some(before.amount + self.accrued(id, before.until, now) + self.asked(id))
+    }
+
+    /// The purse of a pool; `None` without a budget.
+    pub fn purse(&self, id: &PoolId, pool: &Pool, now: Timestamp) -> Option<Purse> {
+        let gone = self.committed(id, pool, now)?;
+        let budget = pool.budget?;
+        Some(Purse { budget, gone })
+    }
 }
 
 /// What a pool may still spend in one pass.
@@ -137,13 +134,6 @@ pub struct Purse {
 }
 
 impl Purse {
-    /// The purse of a pool; `None` without a budget.
-    pub fn of(snapshot: &Snapshot, id: &PoolId, pool: &Pool, now: Timestamp) -> Option<Self> {
-        let gone = committed(snapshot, id, pool, now)?;
-        let budget = pool.budget?;
-        Some(Self { budget, gone })
-    }
-
     /// Takes out what a server of `group` costs at least, or says why there is not enough. What costs nothing may always be had.
     pub fn buy(&mut self, group: &Group) -> Result<(), Problem> {
         let price = price(group);
@@ -190,78 +180,6 @@ fn is_asked_for(server: &Server) -> bool {
         server.state,
         ServerState::Requested | ServerState::Provisioning | ServerState::Booting
     )
-}
-
-fn servers(snapshot: &Snapshot) -> impl Iterator<Item = (&GroupName, &Group, &ServerName, &Server)> {
-    snapshot.groups.iter().flat_map(|(name, group)| {
-        let servers = group.inventory.servers().iter();
-        servers.map(move |(server, of)| (name, group, server, of))
-    })
-}
-
-/// What a pool spends in `(from, to]`.
-fn accrued(snapshot: &Snapshot, id: &PoolId, from: Timestamp, to: Timestamp) -> Money {
-    servers(snapshot)
-        .map(|(name, group, server_name, server)| {
-            let amount = of_server(snapshot, group, server, from, to);
-            part(snapshot, id, name, server_name, amount)
-        })
-        .sum()
-}
-
-/// What a server costs in `(from, to]`.
-fn of_server(snapshot: &Snapshot, group: &Group, server: &Server, from: Timestamp, to: Timestamp) -> Money {
-    let mut amount = Money::ZERO;
-    if let Some(lease) = server.lease {
-        if lease.start > from && lease.start <= to {
-            amount = amount + group.pricing.hourly.for_span(lease.minimum_until.since(lease.start));
-        }
-        amount = amount + group.pricing.hourly.for_span(to.since(lease.minimum_until.max(from)));
-    }
-    if group.provider.always_on || is_asked_for(server) {
-        return amount;
-    }
-    let began = server.lease.map_or(server.since, |lease| lease.start);
-    let on = to.since(from.max(began)).as_hours_f64();
-    let energy = snapshot.sites.get(&group.site).map_or(0.0, |site| {
-        group.power.idle_watts / 1_000.0 * site.energy.price_per_kwh.as_f64() * site.energy.pue * on
-    });
-    amount + Money::from_f64(energy)
-}
-
-/// The part of what a server costs that a pool pays.
-fn part(snapshot: &Snapshot, id: &PoolId, group: &GroupName, server: &ServerName, amount: Money) -> Money {
-    let Some(spec) = snapshot.groups.get(group) else {
-        return Money::ZERO;
-    };
-    let on = |pool: &Pool| {
-        pool.running
-            .values()
-            .any(|replica| replica.group == *group && replica.server == *server)
-    };
-    let selects = |pool: &Pool| {
-        let labels = &pool.placement.group_labels;
-        pool.namespace_at.contains(&spec.site) && labels.iter().all(|(key, value)| spec.labels.get(key) == Some(value))
-    };
-    let mut payers: Vec<&PoolId> = snapshot
-        .pools
-        .iter()
-        .filter(|(_, pool)| on(pool))
-        .map(|(id, _)| id)
-        .collect();
-    if payers.is_empty() {
-        payers = snapshot
-            .pools
-            .iter()
-            .filter(|(_, pool)| selects(pool))
-            .map(|(id, _)| id)
-            .collect();
-    }
-    if payers.contains(&id) {
-        Money::from_micros(amount.as_micros() / i64::try_from(payers.len()).unwrap_or(1).max(1))
-    } else {
-        Money::ZERO
-    }
 }
 
 #[cfg(test)]

@@ -10,7 +10,8 @@
 //! | a lease after its minimum | as time passes |
 //! | electricity | as time passes, for idling: what work needs more is not measured |
 //!
-//! A server is paid for by the pool whose replica is on it, by several in equal parts; one that serves nobody by all that select its group.
+//! A server is paid for by the pool whose replica is on it, by several in equal parts. One that serves nobody yet is paid for by those that the
+//! strategic plan has more servers of its group for than they use, each by how many; without such, by all that select its group.
 
 use crate::names::{GroupName, PoolId, ServerName};
 use crate::reason::{Problem, Reason};
@@ -231,37 +232,46 @@ fn of_server(snapshot: &Snapshot, group: &Group, server: &Server, from: Timestam
 
 /// The part of what a server costs that a pool pays.
 fn part(snapshot: &Snapshot, id: &PoolId, group: &GroupName, server: &ServerName, amount: Money) -> Money {
-    let Some(spec) = snapshot.groups.get(group) else {
-        return Money::ZERO;
-    };
+    let payers = payers(snapshot, group, server);
+    let all: i64 = payers.iter().map(|(_, share)| i64::from(*share)).sum();
+    let own = payers.iter().find(|(payer, _)| *payer == id);
+    own.map_or(Money::ZERO, |(_, share)| {
+        let micros = i128::from(amount.as_micros()) * i128::from(*share) / i128::from(all.max(1));
+        Money::from_micros(i64::try_from(micros).unwrap_or(i64::MAX))
+    })
+}
+
+/// Who pays for a server, and how many shares each has.
+fn payers<'a>(snapshot: &'a Snapshot, group: &GroupName, server: &ServerName) -> Vec<(&'a PoolId, u32)> {
+    let there = |pool: &Pool| pool.running.values().filter(|replica| replica.group == *group).count();
     let on = |pool: &Pool| {
-        pool.running
-            .values()
-            .any(|replica| replica.group == *group && replica.server == *server)
+        let mut running = pool.running.values();
+        running.any(|replica| replica.group == *group && replica.server == *server)
+    };
+    let waits_for = |id: &PoolId, pool: &Pool| {
+        let planned = snapshot.ahead.as_ref()?.pools.get(id)?.replicas.get(group)?;
+        Some(planned.saturating_sub(u32::try_from(there(pool)).unwrap_or(u32::MAX)))
     };
     let selects = |pool: &Pool| {
         let labels = &pool.placement.group_labels;
-        pool.namespace_at.contains(&spec.site) && labels.iter().all(|(key, value)| spec.labels.get(key) == Some(value))
+        snapshot.groups.get(group).is_some_and(|spec| {
+            pool.namespace_at.contains(&spec.site)
+                && labels.iter().all(|(key, value)| spec.labels.get(key) == Some(value))
+        })
     };
-    let mut payers: Vec<&PoolId> = snapshot
-        .pools
-        .iter()
-        .filter(|(_, pool)| on(pool))
-        .map(|(id, _)| id)
-        .collect();
-    if payers.is_empty() {
-        payers = snapshot
-            .pools
-            .iter()
-            .filter(|(_, pool)| selects(pool))
-            .map(|(id, _)| id)
-            .collect();
+    let by = |share: &dyn Fn(&PoolId, &Pool) -> u32| -> Vec<(&'a PoolId, u32)> {
+        let shares = snapshot.pools.iter().map(|(id, pool)| (id, share(id, pool)));
+        shares.filter(|(_, share)| *share > 0).collect()
+    };
+    let users = by(&|_, pool| u32::from(on(pool)));
+    if !users.is_empty() {
+        return users;
     }
-    if payers.contains(&id) {
-        Money::from_micros(amount.as_micros() / i64::try_from(payers.len()).unwrap_or(1).max(1))
-    } else {
-        Money::ZERO
+    let waiting = by(&|id, pool| waits_for(id, pool).unwrap_or(0));
+    if !waiting.is_empty() {
+        return waiting;
     }
+    by(&|_, pool| u32::from(selects(pool)))
 }
 
 #[cfg(test)]

@@ -181,6 +181,37 @@ pub struct Demand {
     pub most: u32,
     /// What may be spent on its servers; never exceeded.
     pub budgets: Vec<MoneyBudget>,
+    /// What waits to be worked off, if it is more than may wait.
+    pub backlog: Option<Backlog>,
+}
+
+/// Requests that will be waiting when more servers can first be there. Until they are worked off, all that arrive wait behind them.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Backlog {
+    /// The slot from which on more servers can work on it.
+    pub slot: usize,
+    /// Requests, less those that wait within their objective.
+    pub requests: f64,
+    /// Requests/s that arrive meanwhile.
+    pub rate: f64,
+    /// What each of them burns.
+    pub burn: f64,
+}
+
+/// No backlog is taken to last longer than this: by then demand or servers are others.
+const LONGEST_BACKLOG_S: f64 = 14_400.0;
+
+impl Backlog {
+    /// What is burnt until it is worked off by servers that can finish `capacity` requests/s.
+    fn burnt(&self, capacity: f64) -> f64 {
+        let spare = capacity - self.rate;
+        let lasts_s = if spare > 0.0 {
+            self.requests / spare
+        } else {
+            f64::INFINITY
+        };
+        self.burn * self.rate * lasts_s.min(LONGEST_BACKLOG_S)
+    }
 }
 
 /// One period of a budget of money, as far as it lies within the horizon.

@@ -1,13 +1,15 @@
 //! How many requests a second the simulator gets through, without a planner: a synthetic week with a daily and a weekly
 //! rhythm, of the size and the lengths of the recorded ones, on 30 servers of three kinds.
 //!
-//! The bar is a week with 1 million requests in 6 s on one core: 170,000 requests/s. A plain program, because one run takes
-//! seconds: `cargo bench -p pomarium-sim`.
+//! The bar is a week with 1 million requests in 6 s on one core: 170,000 requests/s. The peer is what simulators of engines usually do: step
+//! through every iteration; its ratio is that of one server's engine alone. A plain program, because one run takes seconds:
+//! `cargo bench -p pomarium-sim`.
 
 use std::convert::Infallible;
 use std::time::Instant;
 
-use pomarium_kernel::engine::StepTimes;
+use pomarium_kernel::engine::skipping::SkippingEngine;
+use pomarium_kernel::engine::{Engine, StepTimes};
 use pomarium_kernel::snapshot::{Metric, Objective};
 use pomarium_kernel::time::Span;
 use pomarium_kernel::units::Fraction;
@@ -32,6 +34,65 @@ fn main() {
             "{name}: median {median:.0} requests/s, {:.1} times the bar; best of {RUNS} {best:.0}",
             median / BAR
         );
+    }
+    compare_with_stepping(scenario.groups[0].times, &trace);
+}
+
+/// Of the week, one request in this many meets one server.
+const THINNED: usize = 12;
+
+/// One server's engine, from change to change and step by step.
+fn compare_with_stepping(times: StepTimes, trace: &[Arrival]) {
+    let requests: Vec<Arrival> = trace.iter().step_by(THINNED).copied().collect();
+    let start = Instant::now();
+    let skipped = skip(times, &requests);
+    let skipping = start.elapsed().as_secs_f64();
+    let start = Instant::now();
+    let stepped = step(times, &requests);
+    let stepping = start.elapsed().as_secs_f64();
+    assert_eq!(skipped, stepped);
+    println!(
+        "one engine: {:.0} requests/s, {:.0} times as many as stepping through every iteration",
+        requests.len() as f64 / skipping,
+        stepping / skipping
+    );
+}
+
+/// When the last token came.
+fn skip(times: StepTimes, requests: &[Arrival]) -> u64 {
+    let mut engine = SkippingEngine::new(times);
+    let mut finished = Vec::new();
+    let mut last_ns = 0;
+    for (id, request) in (0..).zip(requests) {
+        let at_ns = request.arrival_ms * 1_000_000;
+        engine.advance(at_ns, &mut finished);
+        let fits = engine.submit(at_ns, id, request.prompt_tokens, request.output_tokens);
+        assert!(fits.is_ok());
+    }
+    while let Some(at_ns) = engine.next_change_ns() {
+        engine.advance(at_ns, &mut finished);
+        last_ns = at_ns;
+    }
+    last_ns
+}
+
+fn step(times: StepTimes, requests: &[Arrival]) -> u64 {
+    let mut engine = Engine::new(times);
+    let mut arrivals = (0..).zip(requests).peekable();
+    let (mut now_ns, mut last_ns) = (0, 0);
+    loop {
+        while let Some((id, request)) = arrivals.next_if(|(_, request)| request.arrival_ms * 1_000_000 <= now_ns) {
+            let fits = engine.submit(id, request.prompt_tokens, request.output_tokens);
+            assert!(fits.is_ok());
+        }
+        if let Some(step) = engine.step() {
+            now_ns += step.duration_ns;
+            last_ns = now_ns;
+        } else if let Some((_, next)) = arrivals.peek() {
+            now_ns = next.arrival_ms * 1_000_000;
+        } else {
+            return last_ns;
+        }
     }
 }
 

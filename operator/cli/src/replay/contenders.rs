@@ -29,27 +29,28 @@ pub(crate) enum Kind {
     Optimum,
 }
 
+const WHOLE: Ablation = Ablation {
+    forecast: false,
+    leases: false,
+    percentiles: false,
+};
+
 /// Pomarium, and what it is without one of its ingredients.
-const POMARIUM: [(&str, Ablation); 3] = [
-    (
-        "pomarium",
-        Ablation {
-            forecast: false,
-            leases: false,
-        },
-    ),
+const POMARIUM: [(&str, Ablation); 4] = [
+    ("pomarium", WHOLE),
     (
         "pomarium-without-forecast",
         Ablation {
             forecast: true,
-            leases: false,
+            ..WHOLE
         },
     ),
+    ("pomarium-without-leases", Ablation { leases: true, ..WHOLE }),
     (
-        "pomarium-without-leases",
+        "pomarium-without-percentiles",
         Ablation {
-            forecast: false,
-            leases: true,
+            percentiles: true,
+            ..WHOLE
         },
     ),
 ];
@@ -170,4 +171,24 @@ fn one(text: &str) -> Result<Contender, String> {
         knob,
         ..contender
     })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn every_name_is_one_policy_and_no_two_are_the_same() {
+        for name in names() {
+            let [contender] = &parse(name).unwrap()[..] else {
+                panic!("{name} is several")
+            };
+            assert_eq!(contender.name(), name);
+        }
+        for (index, (name, ablation)) in POMARIUM.iter().enumerate() {
+            assert!(POMARIUM[..index].iter().all(|(_, other)| other != ablation), "{name}");
+        }
+    }
 }

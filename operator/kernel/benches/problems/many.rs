@@ -118,5 +118,6 @@ fn demand(boundaries_s: &[f64], pool: usize, size: f64) -> Demand {
         rank: 0,
         most: u32::MAX,
         budgets: Vec::new(),
+        backlog: None,
     }
 }

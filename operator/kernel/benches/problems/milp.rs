@@ -202,7 +202,7 @@ pub(crate) fn milp(problem: &Problem, servers: Servers) -> Milp {
         for slot in 0..slots {
             let column = milp.column(demand.miss_value, f64::INFINITY, false);
             burn[slot] = column;
-            let outcomes = Outcomes::new(&demand.burn, &demand.arrivals[slot], problem.length_s(slot));
+            let outcomes = Outcomes::new(&demand.burn, &demand.arrivals[slot], problem.length_s(slot), None);
             let points: Vec<(f64, f64)> = outcomes.points().collect();
             for pair in points.windows(2) {
                 let slope = (pair[1].1 - pair[0].1) / (pair[1].0 - pair[0].0);

@@ -81,8 +81,9 @@ pub(crate) fn hybrid(seed: u64) -> Problem {
             }
         })
         .collect();
-    let windows = horizon
-        .windows
+    let days = horizon.windows(Span::from_hours(24));
+    let windows = days
+        .all
         .iter()
         .enumerate()
         .map(|(index, (start, slots))| {
@@ -98,7 +99,7 @@ pub(crate) fn hybrid(seed: u64) -> Problem {
             let carried = gone_h * HOUR_S * 2.0 * (0.6 * random.unit() - 0.1);
             Window {
                 slots: slots.clone(),
-                budget: horizon.budget(index, requests, carried, 0.6),
+                budget: horizon.budget(&days, index, requests, carried, 0.6),
             }
         })
         .collect();
@@ -155,6 +156,7 @@ pub(crate) fn hybrid(seed: u64) -> Problem {
             rank: 0,
             most: u32::MAX,
             budgets: Vec::new(),
+            backlog: None,
         }],
         power_limits: Vec::new(),
         overhang: 0.1,

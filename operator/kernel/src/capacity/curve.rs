@@ -131,6 +131,11 @@ impl Curve {
         self.measured.at(self.load(rate)).of(metric).at(share.get())
     }
 
+    /// The mean latency in ms at `rate`.
+    pub fn mean_ms(&self, rate: Rate, metric: Metric) -> f64 {
+        self.measured.at(self.load(rate)).of(metric).mean()
+    }
+
     /// How much longer every step must take than the model says, for `measured_ms` to be the latency at `rate`: 1 if the model is
     /// right, 2 if the servers are half as fast as it says. Between 1/16 and 16.
     ///

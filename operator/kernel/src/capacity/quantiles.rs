@@ -96,6 +96,14 @@ impl Quantiles {
         self.0[above - 1] + (self.0[above] - self.0[above - 1]) * weight
     }
 
+    /// The mean latency in ms.
+    pub(super) fn mean(&self) -> f64 {
+        let pairs = self.0.windows(2).zip(LEVELS.windows(2));
+        pairs
+            .map(|(values, levels)| f64::midpoint(values[0], values[1]) * (levels[1] - levels[0]))
+            .sum()
+    }
+
     /// The share of requests within `ms`.
     pub(super) fn within(&self, ms: f64) -> f64 {
         self.share(ms, self.0.partition_point(|value| *value <= ms))
@@ -136,6 +144,14 @@ fn split(position: f64) -> (usize, f64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_mean_is_that_of_the_latencies() {
+        let mut steps: Vec<u64> = (1..=1_000).map(|step| step * 1_000_000).collect();
+        assert!((Quantiles::of(&mut steps).mean() - 500.5).abs() < 1.0);
+        let mut equal = vec![7_000_000; 50];
+        assert!((Quantiles::of(&mut equal).mean() - 7.0).abs() < 1e-9);
+    }
 
     #[test]
     fn quantiles_of_a_thousand_equal_steps_are_where_they_should_be() {

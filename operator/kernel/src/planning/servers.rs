@@ -17,6 +17,7 @@ use crate::reason::Reason;
 use crate::snapshot::{Group, Mode, Replica, Server};
 use crate::strategy::ahead::GroupAhead;
 use crate::time::Timestamp;
+use crate::units::Money;
 
 /// What pools of this pass decided about servers, beside what they took from the stock.
 #[derive(Debug, Default)]
@@ -394,6 +395,10 @@ impl Returns<'_, '_> {
     }
 
     fn release(&self, server: &ServerName, reason: Reason, message: &str, draft: &mut Draft) {
+        let message = match self.forfeit(server) {
+            Some(forfeit) => format!("{message}; {forfeit}"),
+            None => message.to_owned(),
+        };
         let verdict = if self.group.may_release(server) {
             Verdict::Act
         } else {
@@ -402,6 +407,16 @@ impl Returns<'_, '_> {
         let (group, server) = self.target(server);
         let action = Action::ReleaseServer { group, server };
         draft.gated(verdict, action, reason, message, Vec::new());
+    }
+
+    /// What is paid for a server beyond now and is lost with it.
+    fn forfeit(&self, server: &ServerName) -> Option<String> {
+        let until = self.group.inventory.servers().get(server)?.lease?.minimum_until;
+        // By begun hours, so that the same is said from pass to pass.
+        let hours = until.since(self.world.now).as_hours_f64().ceil();
+        let cost = Money::from_f64(self.group.pricing.hourly.as_f64() * hours);
+        (until > self.world.now && cost > Money::ZERO)
+            .then(|| format!("its lease is paid until {until}: up to {cost} are lost"))
     }
 }
 

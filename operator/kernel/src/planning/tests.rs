@@ -10,6 +10,7 @@ mod fuzz;
 mod golden;
 mod growth;
 mod leases;
+mod life_laws;
 mod limits;
 mod limits_laws;
 mod money;

@@ -3,6 +3,7 @@
 use super::*;
 use crate::fixture::{Stage, hybrid, pool_id};
 use crate::snapshot::Lease;
+use crate::strategy::ahead::{Ahead, PoolAhead};
 
 const DAY: Span = Span::from_hours(24);
 
@@ -126,4 +127,41 @@ fn a_purchase_that_the_budget_does_not_cover_is_refused_and_leases_just_begun_co
         purse.buy(&stage.snapshot.groups["ultra"]).is_ok(),
         "what is free may be had"
     );
+}
+
+#[test]
+fn a_server_that_serves_nobody_yet_is_paid_for_by_those_it_was_bought_for() {
+    let now = midnight() + Span::from_hours(2);
+    let spent_of = |stage: &Stage, name: &str| {
+        let id = pool_id(name);
+        let spent = spent(&stage.snapshot, &id, &stage.snapshot.pools[&id], now).unwrap();
+        spent.amount.as_f64().round()
+    };
+    let both = |stage: &Stage| (spent_of(stage, "chat"), spent_of(stage, "code"));
+    let mut stage = stage(&[(midnight() + Span::from_hours(1), "m4-0")]);
+    let budget = stage.seen("chat").budget;
+    stage = stage.pool("code", Pool::fixture());
+    stage.seen_mut("code").budget = budget;
+    assert_eq!(both(&stage), (24.0, 24.0), "nobody has planned for it");
+    let planned = |chat: u32, code: u32| {
+        let pools = [("chat", chat), ("code", code)].map(|(name, count)| {
+            let planned = PoolAhead {
+                replicas: [("m4".into(), count)].into(),
+                ..PoolAhead::default()
+            };
+            (pool_id(name), planned)
+        });
+        let ahead = Ahead {
+            pools: pools.into(),
+            ..Ahead::default()
+        };
+        Some(ahead.into())
+    };
+    stage.snapshot.ahead = planned(0, 2);
+    assert_eq!(both(&stage), (0.0, 48.0));
+    stage.snapshot.ahead = planned(3, 1);
+    assert_eq!(both(&stage), (36.0, 12.0));
+    // Whoever uses it pays for it, whatever was planned.
+    let stage = stage.serving("chat", "m4", "m4-0");
+    assert_eq!(both(&stage), (48.0, 0.0));
 }

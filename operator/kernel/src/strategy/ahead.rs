@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use self::scene::Scene;
 use super::burn::BurnTable;
 use super::dwell::Considered;
-use super::envelope::{Memo, SPEND};
+use super::envelope::{Memo, Method};
 use super::{Burnt, Effort, envelope};
 use crate::capacity::Calibrations;
 use crate::forecast::Forecast;
@@ -164,13 +164,13 @@ impl PoolAhead {
 
 /// Plans ahead for all pools of `snapshot` whose demand is known. Pure: the same snapshot gives the same plan, whatever `memo` remembers.
 pub fn look_ahead(snapshot: &Snapshot, now: Timestamp, memo: &mut Memo, effort: Effort) -> Ahead {
-    look_ahead_spending(snapshot, now, memo, effort, SPEND)
+    look_ahead_by(Method::default(), snapshot, now, memo, effort)
 }
 
-/// The same, planning to spend another share of every error budget than [`SPEND`].
-pub fn look_ahead_spending(snapshot: &Snapshot, now: Timestamp, memo: &mut Memo, effort: Effort, spend: f64) -> Ahead {
+/// The same by another method.
+pub fn look_ahead_by(method: Method, snapshot: &Snapshot, now: Timestamp, memo: &mut Memo, effort: Effort) -> Ahead {
     let scene = Scene::of(snapshot, now);
-    let ahead = match scene.situation(spend) {
+    let ahead = match scene.situation(method) {
         Some(situation) => scene.named(&envelope::plan(&situation, memo, effort)),
         None => Ahead {
             made_at: now,

@@ -5,6 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Backlog;
+
 /// Share of saturation at which a table has its entries.
 pub const LOADS: [f64; 16] = [
     0.0, 0.2, 0.3, 0.4, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.94, 0.97, 1.0,
@@ -182,8 +184,8 @@ pub struct Outcomes {
 }
 
 impl Outcomes {
-    /// Of `arrivals` (probability, requests/s) in a slot of `length_s`.
-    pub fn new(table: &BurnTable, arrivals: &[(f64, f64)], length_s: f64) -> Self {
+    /// Of `arrivals` (probability, requests/s) in a slot of `length_s`, and of the `backlog` that is worked off from then on.
+    pub fn new(table: &BurnTable, arrivals: &[(f64, f64)], length_s: f64, backlog: Option<&Backlog>) -> Self {
         let most = arrivals.iter().map(|(_, rate)| *rate).fold(0.0, f64::max);
         // From twice the highest load on, more capacity is taken to change nothing.
         let step = (2.5 * most / POINTS as f64).max(f64::MIN_POSITIVE);
@@ -191,6 +193,11 @@ impl Outcomes {
         for &(probability, rate) in arrivals {
             if rate > 0.0 && probability > 0.0 {
                 table.add(&mut burn, step, rate, probability * rate * length_s);
+            }
+        }
+        if let Some(backlog) = backlog {
+            for (point, burn) in burn.iter_mut().enumerate() {
+                *burn += backlog.burnt(step * point as f64);
             }
         }
         // Where misses saturate (all requests miss anyway) another server seems to be worth nothing; two would be. Raised from the
@@ -294,12 +301,13 @@ mod tests {
     proptest! {
         #[test]
         fn each_server_is_worth_at_least_what_the_next_one_is(
-            rates in prop::collection::vec(0.0_f64..20.0, 1..6), at in 0.3_f64..0.95, unit in 0.1_f64..2.0,
+            rates in prop::collection::vec(0.0_f64..20.0, 1..6), at in 0.3_f64..0.95, unit in 0.1_f64..2.0, waiting in 0.0_f64..2_000.0,
         ) {
             let table = BurnTable::new(vec![(1.0, knee(at * 0.9)), (8.0, knee(at))]).unwrap();
             let share = 1.0 / rates.len() as f64;
             let arrivals: Vec<_> = rates.iter().map(|&rate| (share, rate)).collect();
-            let outcomes = Outcomes::new(&table, &arrivals, 300.0);
+            let backlog = Backlog { slot: 0, requests: waiting, rate: rates[0], burn: 20.0 };
+            let outcomes = Outcomes::new(&table, &arrivals, 300.0, Some(&backlog));
             let mut last = f64::INFINITY;
             for servers in 0..60 {
                 let capacity = unit * f64::from(servers);

@@ -82,6 +82,11 @@ fn is_surprised(ahead: &Ahead, snapshot: &Snapshot, now: Timestamp) -> bool {
         let Some(Demand::Known(arrivals)) = snapshot.pools.get(id).map(|pool| &pool.demand) else {
             return false;
         };
+        // Planned before anything was known of it.
+        let known = || snapshot.pools[id].past.history.recorded_until().is_some();
+        if planned.forecast.is_none() {
+            return known();
+        }
         let slots = planned.forecast.iter().flat_map(|forecast| &forecast.slots);
         let current = slots
             .into_iter()
@@ -97,7 +102,7 @@ mod tests {
 
     use super::super::ahead::PoolAhead;
     use super::*;
-    use crate::forecast::{Forecast, Quantiles, Season, Slot, SlotForecast};
+    use crate::forecast::{Counts, Forecast, Quantiles, Season, Slot, SlotForecast};
     use crate::names::PoolId;
     use crate::snapshot::{Arrivals, Pool};
 
@@ -160,6 +165,22 @@ mod tests {
             let seen = due(&snapshot(rate), now, tried, changed);
             assert_eq!(seen, expected, "{rate} requests/s at {now}");
         }
+        let mut blind = snapshot(2.0);
+        let planned = PoolAhead::default();
+        blind.ahead = Some(Arc::new(Ahead {
+            made_at: MADE,
+            pools: [(PoolId::new("team", "chat"), planned)].into(),
+            ..Ahead::default()
+        }));
+        assert_eq!(due(&blind, minute(2), Some(MADE), false), None, "still nothing known");
+        if let Some(pool) = blind.pools.values_mut().next() {
+            let counts = Counts {
+                requests: 3,
+                ..Counts::default()
+            };
+            Arc::make_mut(&mut pool.past).arrived(MADE, minute(1), counts, &[]);
+        }
+        assert_eq!(due(&blind, minute(2), Some(MADE), false), Some(Due::Demand));
         let none = Snapshot {
             ahead: None,
             ..snapshot(2.0)

@@ -4,6 +4,7 @@
 //! many to ask for now, and until when each is wanted.
 
 mod agreed;
+mod backlog;
 mod known;
 
 use std::collections::BTreeMap;
@@ -12,15 +13,15 @@ use serde::{Deserialize, Serialize};
 
 use self::agreed::{agree, drowns};
 use self::known::Known;
-pub use self::known::steady_burn;
+pub use self::known::{Judge, steady_burn};
 use super::burn::BurnTable;
 use super::dwell::Considered;
-use super::horizon::Horizon;
+use super::horizon::{Horizon, Windows};
 pub use super::memo::Memo;
 use super::parts::solve;
 use super::past::{Past, window};
 use super::solve::Effort;
-use super::{Burnt, Class, Leg, Problem, Shortfall, Unit};
+use super::{Burnt, Class, Demand, Leg, Problem, Shortfall, Unit};
 use crate::forecast::{Event, Forecast};
 use crate::performance::Performance;
 use crate::snapshot::{Discipline, LengthMix, Objective, Survive};
@@ -30,6 +31,25 @@ use crate::units::Rate;
 
 /// The share of an error budget that is planned to be spent. The rest is for what no forecast sees.
 pub const SPEND: f64 = 0.75;
+
+/// How a plan is made. Anything but the default is for replays: to see what an ingredient is worth.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Method {
+    /// The share of an error budget that is planned to be spent; see [`SPEND`].
+    pub spend: f64,
+    /// Instead of how demand and latencies are distributed, only their means are known: what arrives is what is expected, without bursts, and an
+    /// objective is missed by all requests at loads at which their mean latency is beyond its threshold, and by none below.
+    pub means: bool,
+}
+
+impl Default for Method {
+    fn default() -> Self {
+        Self {
+            spend: SPEND,
+            means: false,
+        }
+    }
+}
 
 /// See [`Problem::overhang`]: enough to decide between plans that are otherwise much the same.
 const OVERHANG: f64 = 0.1;
@@ -114,8 +134,10 @@ pub struct Consumer<'a> {
     pub allowances: Vec<Allowance>,
     /// What a request over its objective costs.
     pub miss_penalty: f64,
-    /// The share of an error budget that is planned to be spent; see [`SPEND`].
-    pub spend: f64,
+    /// How much of what is known is planned with.
+    pub method: Method,
+    /// Requests that wait for an engine now, as far as engines say.
+    pub waiting: f64,
     /// Arrivals per second over the last two minutes, if known.
     pub recent: Option<Rate>,
     /// What is known of its past.
@@ -194,9 +216,14 @@ pub struct PoolPlan {
 
 /// Plans ahead. Capacity curves that are not known yet are measured.
 pub fn plan(situation: &Situation, memo: &mut Memo, effort: Effort) -> Envelope {
-    // All pools share slots; windows of the first one cut them, and those of others are rounded to them.
+    // All pools share slots; the shortest windows cut them.
     let shortest = situation.pools.iter().map(|pool| window(pool.objectives)).min();
     let horizon = Horizon::new(situation.now, shortest.unwrap_or(Span::from_hours(24)));
+    let windows: Vec<Windows> = situation
+        .pools
+        .iter()
+        .map(|pool| horizon.windows(window(pool.objectives)))
+        .collect();
     let mut known: Vec<Known> = situation
         .pools
         .iter()
@@ -208,11 +235,11 @@ pub fn plan(situation: &Situation, memo: &mut Memo, effort: Effort) -> Envelope 
         .enumerate()
         .map(|(index, supply)| class(situation.now, index, supply, &known))
         .collect();
-    let demands = situation
-        .pools
-        .iter()
-        .zip(&known)
-        .map(|(pool, known)| known.demand(situation.now, pool, &horizon))
+    let demands = (0..known.len())
+        .map(|index| Demand {
+            backlog: backlog::expected(situation, &known, index, &horizon),
+            ..known[index].demand(situation.now, &situation.pools[index], &horizon, &windows[index])
+        })
         .collect();
     let problem = Problem {
         boundaries_s: horizon.seconds(),
@@ -225,10 +252,11 @@ pub fn plan(situation: &Situation, memo: &mut Memo, effort: Effort) -> Envelope 
     let prices: Vec<Vec<f64>> = situation
         .pools
         .iter()
-        .map(|pool| {
+        .zip(&windows)
+        .map(|(pool, windows)| {
             let newest = pool.past.prices.values().next_back().copied().unwrap_or(0.0);
             let of = |(start, _): &(Timestamp, _)| pool.past.prices.get(start).copied().unwrap_or(newest);
-            horizon.windows.iter().map(of).collect()
+            windows.all.iter().map(of).collect()
         })
         .collect();
     let plan = solve(&problem, Some(&prices), effort);
@@ -238,18 +266,16 @@ pub fn plan(situation: &Situation, memo: &mut Memo, effort: Effort) -> Envelope 
         .zip(plan.courses.iter().zip(&plan.serves))
         .map(|(supply, (courses, serves))| supply_plan(&horizon, supply, courses, serves))
         .collect();
-    let drowning = situation
-        .pools
-        .iter()
-        .zip(&known)
-        .any(|(pool, known)| drowns(situation, pool, known));
+    let drowning = (0..known.len()).any(|index| {
+        drowns(situation, &situation.pools[index], &known[index]) || backlog::lasts(situation, &known, index, &horizon)
+    });
     let considered = agree(situation, drowning, &plan.courses, &mut supplies);
     let pools = known
         .drain(..)
         .enumerate()
         .zip(plan.windows.iter().zip(&plan.prices))
         .map(|((pool, known), (burnt, prices))| {
-            let starts = || horizon.windows.iter().map(|(start, _)| *start);
+            let starts = || windows[pool].all.iter().map(|(start, _)| *start);
             PoolPlan {
                 windows: starts().zip(burnt.iter().copied()).collect(),
                 prices: starts().zip(prices.iter().copied()).collect(),

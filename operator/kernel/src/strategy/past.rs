@@ -23,6 +23,9 @@ const PRIOR_SHARE: f64 = 0.5;
 /// What is measured is believed to be within this of what was predicted: beyond, something else is wrong.
 const MOST_CORRECTION: f64 = 2.0;
 
+/// At most so large a part of what a window allows is made up for in later ones: one terrible day is not answered with a dear week.
+const MOST_OWED: f64 = 0.2;
+
 /// One pool's past.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Past {
@@ -62,6 +65,9 @@ pub struct Ledger {
     requests: f64,
     /// Misses in it, per objective.
     misses: Vec<f64>,
+    /// Per objective: burn beyond what earlier windows allowed that later ones have not made up for.
+    #[serde(default)]
+    debts: Vec<f64>,
     /// Burn that was predicted lately, and burn that was measured for the same time.
     predicted: f64,
     /// Requests of that time.
@@ -83,6 +89,7 @@ impl Ledger {
     ) {
         let window = start_of(at, window(objectives));
         if self.window != Some(window) || self.misses.len() != objectives.len() {
+            self.debts = self.owed(objectives).collect();
             self.window = Some(window);
             self.requests = 0.0;
             self.misses = vec![0.0; objectives.len()];
@@ -101,13 +108,36 @@ impl Ledger {
         }
     }
 
-    /// What is left of the window that contains `now`: requests so far, less what they burnt. Below zero if it is overdrawn.
+    /// What is left of the window that contains `now`: requests so far, less what they burnt and what earlier windows overdrew. Below zero if it is
+    /// overdrawn.
+    ///
+    /// A promise is kept window by window. If one was broken, the next windows make up for it, so that what is promised holds over weeks even if
+    /// something is misjudged every day.
     pub fn carried(&self, now: Timestamp, objectives: &[Objective]) -> f64 {
-        if self.window == Some(start_of(now, window(objectives))) && self.misses.len() == objectives.len() {
-            self.requests - burn(objectives, &self.misses)
-        } else {
+        if self.misses.len() != objectives.len() {
             0.0
+        } else if self.window == Some(start_of(now, window(objectives))) {
+            let burnt = objectives.iter().zip(&self.misses).enumerate();
+            let burnt = burnt.map(|(index, (objective, misses))| {
+                misses * per_miss(objective) + self.debts.get(index).copied().unwrap_or(0.0)
+            });
+            self.requests - burnt.fold(0.0, f64::max)
+        } else {
+            -self.owed(objectives).fold(0.0, f64::max)
         }
+    }
+
+    /// Per objective: what is owed once the window under way is over.
+    fn owed<'l>(&'l self, objectives: &'l [Objective]) -> impl Iterator<Item = f64> + 'l {
+        let known = self.misses.len() == objectives.len();
+        objectives.iter().enumerate().map(move |(index, objective)| {
+            let (Some(misses), true) = (self.misses.get(index), known) else {
+                return 0.0;
+            };
+            let before = self.debts.get(index).copied().unwrap_or(0.0);
+            let owed = before + misses * per_miss(objective) - self.requests;
+            owed.clamp(0.0, MOST_OWED * self.requests)
+        })
     }
 
     /// How many times as much is burnt as predicted, as far as lately measured; 1 as long as little was.
@@ -173,6 +203,28 @@ mod tests {
         assert!(
             (ledger.carried(at(26), &objectives()) + 900.0).abs() < 1e-6,
             "overdrawn"
+        );
+    }
+
+    #[test]
+    fn what_a_window_overdraws_the_next_one_makes_up_for_within_bounds() {
+        let mut ledger = Ledger::default();
+        let at = |hours| Timestamp::from_millis(0) + Span::from_hours(hours);
+        // 60 × 20 of the first objective, 200 more than is allowed; far too many of the second on the day after.
+        ledger.answered(at(3), &objectives(), 1_000.0, &[60.0, 10.0], None);
+        assert!((ledger.carried(at(23), &objectives()) + 200.0).abs() < 1e-6);
+        assert!((ledger.carried(at(25), &objectives()) + 200.0).abs() < 1e-6);
+        ledger.answered(at(25), &objectives(), 1_000.0, &[10.0, 500.0], None);
+        // What the first owes is not added to what the second burns: 1,000 less 5,000.
+        assert!((ledger.carried(at(26), &objectives()) + 4_000.0).abs() < 1e-6);
+        assert!(
+            (ledger.carried(at(49), &objectives()) + 200.0).abs() < 1e-6,
+            "and no more"
+        );
+        ledger.answered(at(50), &objectives(), 1_000.0, &[10.0, 10.0], None);
+        assert!(
+            ledger.carried(at(73), &objectives()).abs() < 1e-6,
+            "a good day settles it"
         );
     }
 

@@ -102,7 +102,8 @@ impl<'a> Solver<'a> {
         let slots = problem.slots();
         let outcomes = problem.pools.iter().flat_map(|pool| {
             let of = |(slot, arrivals): (usize, &Vec<(f64, f64)>)| {
-                Outcomes::new(&pool.burn, arrivals, problem.length_s(slot))
+                let backlog = pool.backlog.as_ref().filter(|backlog| backlog.slot == slot);
+                Outcomes::new(&pool.burn, arrivals, problem.length_s(slot), backlog)
             };
             pool.arrivals.iter().enumerate().map(of)
         });

@@ -71,6 +71,7 @@ fn demand(problem: &[f64], rate: impl Fn(f64) -> f64, windows: Vec<(Range<usize>
         rank: 0,
         most: u32::MAX,
         budgets: Vec::new(),
+        backlog: None,
     }
 }
 
@@ -188,6 +189,53 @@ fn owned_servers_are_woken_before_any_is_leased() {
     assert!(plan.holds());
     assert_eq!(plan.paid(0, HOUR), 3);
     assert_eq!(plan.paid(1, HOUR), 0);
+}
+
+#[test]
+fn of_servers_that_cost_nothing_but_electricity_those_that_need_less_are_on_and_no_more_than_needed() {
+    let boundaries = boundaries(30, 36);
+    let pool = one_window(&boundaries, |_| 0.8, 0.01);
+    let with = |energy: [f64; 2]| {
+        let class = |energy_hourly: f64| Class {
+            energy_hourly,
+            ..owned(3)
+        };
+        let classes = energy.map(class).to_vec();
+        let plan = solve(&problem(boundaries.clone(), classes, pool.clone()), None, Effort::COLD);
+        assert!(plan.holds());
+        [plan.paid(0, 12.0 * HOUR), plan.paid(1, 12.0 * HOUR)]
+    };
+    assert_eq!(with([0.05, 0.30]), [1, 0]);
+    assert_eq!(with([0.30, 0.05]), [0, 1]);
+}
+
+#[test]
+fn a_server_is_not_switched_for_less_than_switching_costs() {
+    let boundaries = boundaries(30, 36);
+    let rate = |at: f64| {
+        if (10.0 * HOUR..12.0 * HOUR).contains(&at) {
+            0.8
+        } else {
+            1.7
+        }
+    };
+    let pool = one_window(&boundaries, rate, 0.01);
+    let off = |switch_cost: f64| {
+        let class = Class {
+            switch_cost,
+            ..owned(2)
+        };
+        let plan = solve(
+            &problem(boundaries.clone(), vec![class], pool.clone()),
+            None,
+            Effort::COLD,
+        );
+        assert!(plan.holds());
+        2 - plan.paid(0, 11.0 * HOUR)
+    };
+    // Two hours off save 0.10 of electricity.
+    assert_eq!(off(0.001), 1);
+    assert_eq!(off(1.0), 0);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use pomarium_kernel::capacity::Servers;
 use pomarium_kernel::capacity::curve::{self, Curves};
 use pomarium_kernel::performance::Performance;
 use pomarium_kernel::snapshot::{LengthMix, Survive};
-use pomarium_kernel::strategy::envelope::steady_burn;
+use pomarium_kernel::strategy::envelope::{Judge, steady_burn};
 use pomarium_kernel::strategy::{Class, Demand, Effort, Leg, Problem, StrategicPlan, Unit, Window, solve};
 
 use crate::machines::{GroupModel, Phase};
@@ -103,7 +103,14 @@ fn problem(scenario: &Scenario, trace: &[Arrival], share: f64) -> Option<Problem
         })
         .collect();
     let mut curves = Curves::new(curve::Effort::QUICK, 64);
-    let (capacity, steady) = steady_burn(&all, &mix, scenario.discipline, &scenario.objectives, &mut curves)?;
+    let (capacity, steady) = steady_burn(
+        &all,
+        &mix,
+        scenario.discipline,
+        &scenario.objectives,
+        Judge::Distributions,
+        &mut curves,
+    )?;
     let burn = steady.without_bursts()?;
     Some(Problem {
         boundaries_s: boundaries_ms
@@ -120,6 +127,7 @@ fn problem(scenario: &Scenario, trace: &[Arrival], share: f64) -> Option<Problem
             rank: 0,
             most: u32::MAX,
             budgets: Vec::new(),
+            backlog: None,
         }],
         power_limits: Vec::new(),
         overhang: 0.0,

@@ -1,6 +1,6 @@
 //! Pomarium's own policy: the kernel's two passes, as the controller runs them.
 //!
-//! Every few minutes, or when demand is a surprise, [`look_ahead_spending`] plans the next 36 hours; at every tick [`planning::plan`] says what to do
+//! Every few minutes, or when demand is a surprise, [`look_ahead_by`] plans the next 36 hours; at every tick [`planning::plan`] says what to do
 //! now. What the simulated world looks like to them is [`fleet`]'s part.
 
 mod fleet;
@@ -15,9 +15,9 @@ use pomarium_kernel::plan::{Plan, Verdict};
 use pomarium_kernel::planning;
 use pomarium_kernel::snapshot::Snapshot;
 use pomarium_kernel::strategy::Effort;
-use pomarium_kernel::strategy::ahead::{PoolAhead, look_ahead_spending};
+use pomarium_kernel::strategy::ahead::{PoolAhead, look_ahead_by};
 use pomarium_kernel::strategy::due::due;
-use pomarium_kernel::strategy::envelope::{Memo, SPEND};
+use pomarium_kernel::strategy::envelope::{Memo, Method};
 use pomarium_kernel::strategy::learning::{Answered, Circumstances, Counted, Learner};
 use pomarium_kernel::strategy::past::Past;
 use pomarium_kernel::time::{Span, Timestamp};
@@ -48,13 +48,15 @@ pub struct Ablation {
     pub forecast: bool,
     /// Leases have no minimum, as far as the plan knows.
     pub leases: bool,
+    /// Of demand and latencies the plan knows only the means.
+    pub percentiles: bool,
 }
 
 /// The policy.
 pub struct Pomarium {
     name: String,
     fleet: Fleet,
-    spend: f64,
+    method: Method,
     memo: Memo,
     learner: Learner,
     ablation: Ablation,
@@ -71,7 +73,10 @@ impl Pomarium {
         Self {
             name: name.to_owned(),
             fleet: Fleet::new(scenario, declared, id, ablation.leases),
-            spend: SPEND,
+            method: Method {
+                means: ablation.percentiles,
+                ..Method::default()
+            },
             memo: Memo::new(curve::Effort::QUICK, CURVES),
             learner: Learner::default(),
             ablation,
@@ -86,7 +91,7 @@ impl Pomarium {
     /// The same, planning to spend this share of every error budget.
     #[must_use]
     pub fn spending(mut self, share: f64) -> Self {
-        self.spend = share;
+        self.method.spend = share;
         self
     }
 
@@ -147,7 +152,7 @@ impl Pomarium {
         }
         let known = self.ablation.forecast.then(|| self.blind()).flatten();
         let started = Instant::now();
-        let ahead = look_ahead_spending(&self.fleet.snapshot, now, &mut self.memo, Effort::REPLAN, self.spend);
+        let ahead = look_ahead_by(self.method, &self.fleet.snapshot, now, &mut self.memo, Effort::REPLAN);
         self.plan_ms.push(started.elapsed().as_secs_f64() * 1_000.0);
         self.gaps.push(ahead.gap());
         if let (Some(known), Some(past)) = (known, self.fleet.past_mut()) {

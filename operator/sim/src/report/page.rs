@@ -27,6 +27,8 @@ struct Data<'a> {
     objectives: Vec<Objective>,
     /// Where the scored part begins, in ms from the trace's start.
     scored_from: i64,
+    /// The trace's start by the planner's calendar, in ms of Unix time.
+    epoch: i64,
     policies: Vec<Policy>,
     /// Runs of the sweeps, for the scatter of cost and attainment.
     runs: Vec<Tried>,
@@ -96,6 +98,7 @@ impl Report<'_> {
                 })
                 .collect(),
             scored_from: self.setting.scenario.score_from_ms.max(0),
+            epoch: crate::policy::pomarium::EPOCH_MS,
             policies: policies
                 .map(|(index, (played, result))| Policy {
                     result,

@@ -53,7 +53,7 @@ proptest! {
         prop_assert_eq!(&serde_json::from_str::<Ahead>(&text).unwrap(), &ahead);
         snapshot.ahead = Some(ahead.into());
         let plan = crate::planning::plan(&snapshot, START);
-        check_laws(&snapshot, &plan)?;
+        check_laws(&snapshot, &plan, START)?;
     }
 
     #[test]

@@ -86,7 +86,7 @@ impl Siege {
     /// One pass, and the laws that hold in every one.
     fn pass(&mut self) -> Result<(), TestCaseError> {
         let plan = self.stage.plan();
-        check_laws(&self.stage.snapshot, &plan)?;
+        check_laws(&self.stage.snapshot, &plan, self.stage.now)?;
         for decision in &plan.decisions {
             self.gone_in_order(decision)?;
         }

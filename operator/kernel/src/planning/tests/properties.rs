@@ -9,9 +9,10 @@ use super::*;
 use crate::fixture::{START, pool_id};
 use crate::lifecycle::{DrainStep, NodeHealth, ReplicaState, ServerState};
 use crate::snapshot::{Contact, Demand, Group, Load, OnDeadline, Snapshot, Survive};
+use crate::time::Timestamp;
 
 /// What a plan may never do, whatever it finds.
-pub(super) fn check_laws(snapshot: &Snapshot, plan: &Plan) -> Result<(), TestCaseError> {
+pub(super) fn check_laws(snapshot: &Snapshot, plan: &Plan, now: Timestamp) -> Result<(), TestCaseError> {
     let mut started: BTreeMap<_, u32> = BTreeMap::new();
     for decision in &plan.decisions {
         let text = format!("{decision:?}");
@@ -27,7 +28,7 @@ pub(super) fn check_laws(snapshot: &Snapshot, plan: &Plan) -> Result<(), TestCas
                 let (pool, found) = (&snapshot.pools[pool], &snapshot.groups[group]);
                 let site = &snapshot.sites[&found.site];
                 prop_assert!(
-                    crate::feasibility::Feasibility::of(pool, crate::catalogue::Catalogue::builtin(), START)
+                    crate::feasibility::Feasibility::of(pool, crate::catalogue::Catalogue::builtin(), now)
                         .check(group, found, site)
                         .is_ok(),
                     "infeasible: {}",
@@ -78,6 +79,16 @@ pub(super) fn check_laws(snapshot: &Snapshot, plan: &Plan) -> Result<(), TestCas
                     other.site == found.site && other.server == *server && !(dead && left_behind(other.state))
                 });
                 prop_assert!(!runs, "not empty: {}", text);
+                let lease = found.inventory.servers()[server].lease;
+                let costs = found.pricing.hourly > crate::units::Money::ZERO;
+                let paid = costs && lease.is_some_and(|lease| lease.minimum_until > now);
+                let for_good = matches!(
+                    decision.reason,
+                    Reason::ServerLost | Reason::ServerFailed | Reason::LeaseLate | Reason::GroupDeleted
+                );
+                let said = decision.message.contains("are lost");
+                prop_assert!(!paid || (for_good && said), "a paid lease is given back: {}", text);
+                prop_assert!(paid || !said, "nothing is lost: {}", text);
             }
             _ => {}
         }
@@ -149,7 +160,7 @@ proptest! {
     #[test]
     fn no_plan_breaks_a_promise_whatever_it_finds(snapshot in worlds()) {
         let plan = crate::planning::plan(&snapshot, START);
-        check_laws(&snapshot, &plan)?;
+        check_laws(&snapshot, &plan, START)?;
         // Deterministic, and not changed by a journey through its serialised form.
         let text = serde_json::to_string(&snapshot).unwrap();
         let back: Snapshot = serde_json::from_str(&text).unwrap();

@@ -20,13 +20,13 @@ use super::{Ahead, Missing, PoolAhead, Spending};
 use crate::lifecycle::{NodeHealth, ReplicaState, ServerState};
 use crate::names::{GroupName, PoolId, ServerName, SiteName};
 use crate::planning::{
-    Crew, DRAIN_ESTIMATE, Member, Need, Options, Power, Standing, World, is_usable, may_grow, need, planned_lengths,
-    recallable, retained_until,
+    Crew, DRAIN_ESTIMATE, MEASURE_MAX_AGE, Member, Need, Options, Power, Standing, World, is_usable, may_grow, need,
+    planned_lengths, recallable, retained_until,
 };
 use crate::reason::{Problem, Reason};
-use crate::snapshot::{Demand, Group, LengthMix, Ownership, PlacementOrder, Pool, Server, Snapshot, Trust};
+use crate::snapshot::{Demand, Group, LengthMix, Load, Ownership, PlacementOrder, Pool, Server, Snapshot, Trust};
 use crate::strategy::dwell::Considered;
-use crate::strategy::envelope::{Consumer, Envelope, Held, PoolPlan, Situation, Supply};
+use crate::strategy::envelope::{Consumer, Envelope, Held, Method, PoolPlan, Situation, Supply};
 use crate::strategy::horizon::LENGTH;
 use crate::strategy::past::per_miss;
 use crate::time::{Span, Timestamp};
@@ -102,7 +102,7 @@ impl<'a> Scene<'a> {
                     pool,
                     options: Options::of(&world, pool),
                     mix: planned_lengths(pool, now),
-                    recent: recent(pool)?,
+                    recent: recent(pool, now)?,
                 })
             })
             .filter(|planned| snapshot.groups.keys().any(|group| planned.may_use(group)))
@@ -150,17 +150,19 @@ impl<'a> Scene<'a> {
     }
 
     /// What to plan; `None` if there is no pool to plan for.
-    pub(super) fn situation(&self, spend: f64) -> Option<Situation<'_>> {
+    pub(super) fn situation(&self, method: Method) -> Option<Situation<'_>> {
         (!self.pools.is_empty()).then(|| Situation {
             now: self.now,
             supplies: self.sources.iter().map(|source| source.supply.clone()).collect(),
-            pools: (0..self.pools.len()).map(|index| self.consumer(index, spend)).collect(),
+            pools: (0..self.pools.len())
+                .map(|index| self.consumer(index, method))
+                .collect(),
             power: self.limits.power.clone(),
             considered: self.considered.clone(),
         })
     }
 
-    fn consumer(&self, index: usize, spend: f64) -> Consumer<'_> {
+    fn consumer(&self, index: usize, method: Method) -> Consumer<'_> {
         let planned = &self.pools[index];
         let pool = planned.pool;
         let performance = self.sources.iter().map(|source| {
@@ -178,7 +180,8 @@ impl<'a> Scene<'a> {
             most: pool.replicas.max,
             allowances: self.limits.allowances.get(index).cloned().unwrap_or_default(),
             miss_penalty: pool.miss_penalty.as_f64(),
-            spend,
+            method,
+            waiting: waiting(pool, self.now),
             recent: Some(planned.recent),
             past: &pool.past,
             events: &pool.events,
@@ -300,8 +303,26 @@ fn counted(times: &[Timestamp]) -> Vec<(Timestamp, u32)> {
 }
 
 /// What arrives right now, if it is known.
-fn recent(pool: &Pool) -> Option<Rate> {
+/// Requests that wait in its engines, as far as they say.
+fn waiting(pool: &Pool, now: Timestamp) -> f64 {
+    let queued = pool.running.values().map(|replica| match replica.load {
+        Load::Known { queued, at, .. } if now.since(at) <= MEASURE_MAX_AGE => f64::from(queued),
+        Load::Known { .. } | Load::Unknown => 0.0,
+    });
+    queued.sum()
+}
+
+/// What arrives now. Where more waits than would be served in time, a surge of a minute is no matter of chance.
+fn recent(pool: &Pool, now: Timestamp) -> Option<Rate> {
+    let patience = pool
+        .objectives
+        .iter()
+        .map(|objective| objective.threshold.as_secs_f64());
+    let patience_s = patience.fold(f64::INFINITY, f64::min);
     match &pool.demand {
+        Demand::Known(arrivals) if waiting(pool, now) > arrivals.rate_1m.as_per_second() * patience_s => Some(
+            Rate::per_second(arrivals.recent().as_per_second().max(arrivals.rate_1m.as_per_second())),
+        ),
         Demand::Known(arrivals) => Some(arrivals.recent()),
         Demand::Unknown { .. } => None,
     }

@@ -341,3 +341,24 @@ fn a_plan_is_due_after_some_minutes_or_when_the_world_is_not_what_it_was_made_fo
     (server.state, server.since) = (ServerState::Suspect, made + Span::from_secs(30));
     assert!(due_after(&dead, 1));
 }
+
+#[test]
+fn a_plan_that_knows_only_means_has_fewer_servers() {
+    let by = |means: bool| {
+        let mut stage = at_hour(12);
+        stage.demand("chat", 2.2);
+        let mut memo = Memo::new(curve::Effort::QUICK, 64);
+        let method = Method {
+            means,
+            ..Method::default()
+        };
+        let ahead = look_ahead_by(method, &stage.snapshot, stage.now, &mut memo, Effort::REPLAN);
+        ahead.groups["m4"].servers
+    };
+    let (means, whole) = (by(true), by(false));
+    assert!(
+        means < whole,
+        "{means} by means, {whole} by how latencies are distributed"
+    );
+    assert!(means > 0, "what arrives has to be finished all the same");
+}

@@ -2,13 +2,13 @@
 
 use super::{Consumer, Situation};
 use crate::capacity::Servers;
-use crate::capacity::curve::{Curves, Traffic};
+use crate::capacity::curve::{Curve, Curves, Traffic};
 use crate::forecast::{COARSE, FINE, Forecast, History, LEVELS, Slot, SlotForecast, forecast};
 use crate::snapshot::{Discipline, LengthMix, Metric, Objective};
 use crate::spending::Allowance;
 use crate::strategy::burn::{BurnTable, LOADS, Missed, SteadyBurn};
 use crate::strategy::bursts::Sample;
-use crate::strategy::horizon::Horizon;
+use crate::strategy::horizon::{Horizon, Windows};
 use crate::strategy::memo::Memo;
 use crate::strategy::past::per_miss;
 use crate::strategy::{Demand, MoneyBudget, Window};
@@ -60,14 +60,26 @@ impl Known {
                 pool.performance[group].map(|performance| Servers { performance, count })
             })
             .collect();
-        let measured = steady_burn(&all, pool.mix, pool.discipline, pool.objectives, &mut memo.curves);
+        let judge = if pool.method.means {
+            Judge::Means
+        } else {
+            Judge::Distributions
+        };
+        let measured = steady_burn(
+            &all,
+            pool.mix,
+            pool.discipline,
+            pool.objectives,
+            judge,
+            &mut memo.curves,
+        );
         let mut capacity = vec![None; situation.supplies.len()];
         if let Some((each, _)) = &measured {
             for (&group, each) in usable.iter().zip(each) {
                 capacity[group] = Some(*each);
             }
         }
-        let sample = memo.sample(&pool.past.bursts);
+        let sample = memo.sample(&pool.past.bursts).filter(|_| !pool.method.means);
         // Without bursts as long as too little is known of them.
         let expected = measured.and_then(|(_, steady)| match &sample {
             Some(sample) => memo.burn(&steady, sample),
@@ -97,6 +109,11 @@ impl Known {
             let rate = pool.recent.unwrap_or(Rate::ZERO).as_per_second();
             vec![vec![(1.0, rate)]; horizon.slots()]
         };
+        let arrivals = if pool.method.means {
+            arrivals.iter().map(|slot| vec![(1.0, mean(slot))]).collect()
+        } else {
+            arrivals
+        };
         Self {
             capacity,
             expected,
@@ -106,9 +123,22 @@ impl Known {
         }
     }
 
-    pub(super) fn demand(&self, now: Timestamp, pool: &Consumer, horizon: &Horizon) -> Demand {
-        let windows = horizon
-            .windows
+    /// The mean of what is expected to arrive within `ahead` from now on, in requests/s.
+    pub(super) fn rate(&self, horizon: &Horizon, ahead: Span) -> f64 {
+        let end = horizon.boundaries[0] + ahead;
+        let slots = horizon.boundaries.windows(2).take_while(|slot| slot[0] < end);
+        let (mut requests, mut seconds) = (0.0, 0.0);
+        for (slot, arrivals) in slots.zip(&self.arrivals) {
+            let length_s = slot[1].since(slot[0]).as_secs_f64();
+            requests += length_s * arrivals.iter().map(|(weight, rate)| weight * rate).sum::<f64>();
+            seconds += length_s;
+        }
+        if seconds > 0.0 { requests / seconds } else { 0.0 }
+    }
+
+    pub(super) fn demand(&self, now: Timestamp, pool: &Consumer, horizon: &Horizon, windows: &Windows) -> Demand {
+        let of = windows
+            .all
             .iter()
             .enumerate()
             .map(|(index, (start, slots))| {
@@ -118,8 +148,7 @@ impl Known {
                         let length = horizon.boundaries[slot + 1]
                             .since(horizon.boundaries[slot])
                             .as_secs_f64();
-                        let rate: f64 = self.arrivals[slot].iter().map(|(weight, rate)| weight * rate).sum();
-                        rate * length
+                        mean(&self.arrivals[slot]) * length
                     })
                     .sum();
                 let carried = if *start <= now {
@@ -129,7 +158,7 @@ impl Known {
                 };
                 Window {
                     slots: slots.clone(),
-                    budget: horizon.budget(index, requests, carried, pool.spend),
+                    budget: horizon.budget(windows, index, requests, carried, pool.method.spend),
                 }
             })
             .collect();
@@ -137,12 +166,13 @@ impl Known {
         Demand {
             arrivals: self.arrivals.clone(),
             burn: self.table.clone().unwrap_or_else(BurnTable::nothing),
-            windows,
+            windows: of,
             miss_value: pool.miss_penalty / pool.objectives.iter().map(per_miss).fold(1.0, f64::max),
             survive: pool.survive,
             rank: pool.rank,
             most: pool.most,
             budgets: pool.allowances.iter().map(|allowance| budget(now, allowance)).collect(),
+            backlog: None,
         }
     }
 }
@@ -155,6 +185,35 @@ fn budget(now: Timestamp, allowance: &Allowance) -> MoneyBudget {
     }
 }
 
+fn mean(arrivals: &[(f64, f64)]) -> f64 {
+    arrivals.iter().map(|(weight, rate)| weight * rate).sum()
+}
+
+/// By what it is told how many requests miss an objective.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Judge {
+    /// By how latencies are distributed.
+    Distributions,
+    /// By their mean: all or none.
+    Means,
+}
+
+impl Judge {
+    /// The share of requests that meets each of the curve's objectives.
+    fn attained(self, curve: &Curve, rate: Rate) -> Vec<f64> {
+        match self {
+            Self::Distributions => curve.attainment(rate).iter().map(|share| share.get()).collect(),
+            Self::Means => {
+                let meets = |objective: &Objective| {
+                    let threshold_ms = objective.threshold.as_secs_f64() * 1_000.0;
+                    f64::from(u8::from(curve.mean_ms(rate, objective.metric) <= threshold_ms))
+                };
+                curve.objectives().iter().map(meets).collect()
+            }
+        }
+    }
+}
+
 /// What sets of servers burn at steady demand, filled in the order of `all`, and what one of each kind finishes at saturation. `None` without
 /// servers.
 pub fn steady_burn(
@@ -162,6 +221,7 @@ pub fn steady_burn(
     mix: &LengthMix,
     discipline: Discipline,
     objectives: &[Objective],
+    judge: Judge,
     curves: &mut Curves,
 ) -> Option<(Vec<f64>, SteadyBurn)> {
     let traffic = Traffic::new(mix, discipline, objectives);
@@ -190,10 +250,11 @@ pub fn steady_burn(
             }
         }
         let curve = curves.curve(&set, &traffic);
-        let attained = LOADS.map(|load| curve.attainment(Rate::per_second(load * curve.saturation().as_per_second())));
+        let attained =
+            LOADS.map(|load| judge.attained(&curve, Rate::per_second(load * curve.saturation().as_per_second())));
         let burn = objectives.iter().enumerate().map(|(index, objective)| {
             std::array::from_fn(|load| {
-                let attained = attained[load].get(index).map_or(0.0, |attained| attained.get());
+                let attained = attained[load].get(index).copied().unwrap_or(0.0);
                 (1.0 - attained) * per_miss(objective)
             })
         });
@@ -269,5 +330,7 @@ fn most_seen(history: &History) -> (f64, f64) {
     let mut fine = history.fine().filter_map(|(_, bucket)| bucket.rate(FINE));
     let mut hourly = history.hourly().filter_map(|(_, bucket)| bucket.rate(COARSE));
     let hour = highest(&mut hourly);
-    (highest(&mut fine).max(hour), hour)
+    let five_minutes = highest(&mut fine);
+    // Before the first hour is known, the highest of what is.
+    (five_minutes.max(hour), if hour > 0.0 { hour } else { five_minutes })
 }

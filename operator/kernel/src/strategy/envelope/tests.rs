@@ -83,6 +83,11 @@ fn supply(tier: u32, held: Vec<Held>, free: usize, now: Timestamp) -> Supply {
 }
 
 fn planned(now: Timestamp, hosted: Vec<Held>, past: &Past) -> Envelope {
+    planned_with(now, hosted, past, 0.0)
+}
+
+/// With so many requests that wait already.
+fn planned_with(now: Timestamp, hosted: Vec<Held>, past: &Past, waiting: f64) -> Envelope {
     let (fast, slow) = (machine(1), machine(2));
     let mix = LengthMix {
         classes: vec![(500, 100), (800, 200), (1_200, 200), (1_500, 300)],
@@ -93,7 +98,7 @@ fn planned(now: Timestamp, hosted: Vec<Held>, past: &Past) -> Envelope {
         paid_until: now,
         fixed: true,
     };
-    let free = 6 - hosted.len();
+    let free = 8 - hosted.len();
     let situation = Situation {
         now,
         supplies: vec![supply(0, vec![owned; 2], 0, now), supply(2, hosted, free, now)],
@@ -105,9 +110,10 @@ fn planned(now: Timestamp, hosted: Vec<Held>, past: &Past) -> Envelope {
             survive: Survive::None,
             rank: 0,
             most: u32::MAX,
+            waiting,
             allowances: Vec::new(),
             miss_penalty: 0.0,
-            spend: SPEND,
+            method: Method::default(),
             recent: None,
             past,
             events: &[],
@@ -126,6 +132,22 @@ fn leases_come_ahead_of_a_daily_peak_by_their_lead_time_and_not_hours_before() {
     let plan = planned(ahead, Vec::new(), &past(ahead));
     assert!(!plan.supplies[1].buyers.is_empty(), "{:?}", plan.pools[0].windows);
     assert!(plan.bound <= plan.cost + 1e-9);
+}
+
+#[test]
+fn what_waits_already_is_worked_off_with_more_than_what_arrives_needs() {
+    let now = day(4) + Span::from_hours(15);
+    let held = Held {
+        serves_at: now,
+        paid_until: now + Span::from_hours(20),
+        fixed: false,
+    };
+    let bought = |waiting: f64| {
+        let plan = planned_with(now, vec![held; 4], &past(now), waiting);
+        plan.supplies[1].buyers.len()
+    };
+    assert_eq!((bought(0.0), bought(5.0)), (0, 0), "a few wait at any time");
+    assert!(bought(4_000.0) > bought(0.0), "{} and {}", bought(4_000.0), bought(0.0));
 }
 
 #[test]

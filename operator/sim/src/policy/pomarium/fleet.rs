@@ -46,6 +46,8 @@ pub(super) struct Fleet {
     pub(super) snapshot: Snapshot,
     pub(super) pool: PoolId,
     groups: Vec<GroupName>,
+    /// Per group: requests that an engine works on at once.
+    batches: Vec<u32>,
     /// Machines that are paid for, by their index.
     seen: BTreeMap<usize, Seen>,
     lengths_ms: Option<i64>,
@@ -118,6 +120,7 @@ impl Fleet {
             snapshot,
             pool: id.clone(),
             groups: scenario.groups.iter().map(|model| model.name.as_str().into()).collect(),
+            batches: scenario.groups.iter().map(|model| model.times.max_batch).collect(),
             seen: BTreeMap::new(),
             lengths_ms: None,
             looked_ms: scenario.start_ms,
@@ -280,8 +283,8 @@ impl Fleet {
         // Routers hear of it at once.
         replica.serving = machine.phase == Phase::Serving;
         replica.load = Load::Known {
-            running: machine.in_flight(),
-            queued: 0,
+            running: machine.in_flight().min(self.batches[machine.group]),
+            queued: machine.in_flight().saturating_sub(self.batches[machine.group]),
             at: now,
         };
     }

@@ -24,10 +24,16 @@ const clock = ms => {
   return `${sign}${d ? `day ${d + 1}, ` : ''}${String(h).padStart(2, '0')}:${String(m).padStart(2, '0')}`;
 };
 
+/** Times in a reason, which are the planner's, by the clock of the charts. */
+const byClock = text => text.replace(/\d{4}-\d\d-\d\dT[\d:.]+Z/g, time => clock(Date.parse(time) - D.epoch));
+
 // -------------------------------------------------------------------------------------------------------------- state
 const drawn = D.policies.map((p, i) => ({ ...p, i })).filter(p => p.series);
-let current = drawn.find(p => p.attains && p.compared?.ratioToBest === 1) || drawn.find(p => p.attains) || drawn[0];
+// What a reader wants to see first: ours, or else the cheapest that attains and could be had, for nobody knows the future.
+const real = p => p.policy !== 'optimum', cheapest = list => list.filter(p => p.attains).sort((a, b) => a.cost.total - b.cost.total)[0];
+let current = drawn.find(p => p.policy === 'pomarium') || cheapest(drawn.filter(real)) || cheapest(drawn) || drawn[0];
 let span = null; // [from, to] in ms, when zoomed in
+const ablated = p => p.policy.startsWith('pomarium-without');
 const extent = () => {
   const from = Math.min(...drawn.map(p => p.series.start));
   const to = Math.max(...drawn.map(p => p.series.start + p.series.step * p.series.rate.length));
@@ -154,7 +160,7 @@ const value = (s, column, t) => column[Math.floor((t - s.start) / s.step)];
 function decisionTip(k) {
   const s = current.series;
   const many = s.at.reduce((list, at, i) => { if (Math.abs(at - s.at[k]) < 1) list.push(i); return list; }, []);
-  return many.map(i => `<b>${clock(s.start + s.at[i] * 1e3)}</b> ${esc(s.words[s.what[i]])}<div class="why">${esc(s.words[s.why[i]])}</div>`).join('');
+  return many.map(i => `<b>${clock(s.start + s.at[i] * 1e3)}</b> ${esc(s.words[s.what[i]])}<div class="why">${esc(byClock(s.words[s.why[i]]))}</div>`).join('');
 }
 const kindOf = what => what.includes('lease ') && !what.startsWith('release') && /(^|, )lease/.test(what) ? 'lease' : /release/.test(what) ? 'release' : /start|resume/.test(what) ? 'start' : 'drain';
 const kinds = { lease: ['var(--bad)', 'lease'], start: ['var(--good)', 'start'], drain: ['var(--soft)', 'drain'], release: ['var(--band)', 'release'] };
@@ -178,8 +184,8 @@ function charts() {
   // Demand, and what was expected of it.
   const e = s.expected;
   add(`Demand${e ? ' and forecast' : ''}${zoomed}`,
-    key('var(--ink)', 'requests/s', 'x') + (e ? key('var(--band)', 'expected: median', 'x') + key('color-mix(in srgb, var(--band) 25%, transparent)', 'band') : ''),
-    e && current.forecastCoverage != null ? `${pct(current.forecastCoverage)} of the actual rates were within the band.` : '', {
+    key('var(--ink)', 'requests/s', 'x') + (e ? key('var(--band)', 'expected: median', 'x') + key('color-mix(in srgb, var(--band) 25%, transparent)', '5 % to 95 %') : ''),
+    e && current.forecastCoverage != null ? `${pct(current.forecastCoverage)} of the actual rates were within the band, of 90 % that should be.` : '', {
       label: 'requests per second over time', height: 190, max: Math.max(peak(s, e ? [s.rate, e[2]] : [s.rate]) * 1.08, .01),
       layers: c => `<path d="${bandOf(s, s.rate.map(() => 0), s.rate, c)}" fill="var(--soft)" opacity=".16"/>${e ? `<path d="${bandOf(s, e[0], e[2], c)}" fill="var(--band)" opacity=".22"/>` : ''}${e ? `<path d="${lineOf(s, e[1], c)}" fill="none" stroke="var(--band)" stroke-width="1.4"/>` : ''}<path d="${lineOf(s, s.rate, c)}" fill="none" stroke="var(--ink)" stroke-width="1" opacity=".75"/>`,
       tip: t => `<table>${row('var(--ink)', 'requests/s', num(value(s, s.rate, t)))}${e && value(s, e[1], t) != null ? row('var(--band)', 'expected', `${num(value(s, e[1], t))} (${num(value(s, e[0], t))} – ${num(value(s, e[2], t))})`) : ''}</table>`,
@@ -226,7 +232,7 @@ function charts() {
   }
 
   // Cost so far, of all policies.
-  add(`Cost so far`, drawn.map(p => key(policyColor(p.i), p.policy, 'x')).join(''), 'Leases and energy.', {
+  add(`Cost so far, ${D.currency}`, drawn.map(p => key(policyColor(p.i), p.policy, 'x')).join(''), 'Leases and energy.', {
     label: 'cumulative cost by policy', height: 220, max: Math.max(...drawn.map(p => peak(p.series, [p.series.cost])), .01) * 1.05,
     layers: c => drawn.map(p => `<path d="${lineOf(p.series, p.series.cost, c)}" fill="none" stroke="${policyColor(p.i)}" stroke-width="${p === current ? 2.6 : 1.3}" opacity="${p === current ? 1 : .75}"/>`).join(''),
     tip: t => `<table>${drawn.map(p => [p, value(p.series, p.series.cost, t)]).filter(([, v]) => v != null).sort((a, b) => b[1] - a[1]).map(([p, v]) => row(policyColor(p.i), esc(p.policy), `${money(v)} ${D.currency}`)).join('')}</table>`,
@@ -251,7 +257,7 @@ function compare() {
   const names = D.policies.map(p => p.policy.replace(/\+leases$/, ''));
   const colorOf = run => policyColor(names.indexOf(run.policy.replace(/\+leases$/, '')));
   const [el, chart] = panel('Cost and attainment', names.map((name, i) => key(policyColor(i), name)).join('') + key('var(--ink)', 'Pareto front', 'x'),
-    'Every run of every sweep: filled ones keep paid leases serving, hollow ones do not. Right of the line all objectives hold; lower is cheaper, and what is far costlier lies on the upper edge.');
+    'Every run of every sweep: hollow ones do not keep paid leases, as far as there is a variant that does; large ones count. Right of the line all objectives hold; lower is cheaper, and what is far costlier lies on the upper edge.');
   host.append(el);
   const W = Math.max(280, chart.clientWidth), H = 330, L = 56, R = 14, T = 12, B = 36;
   const costs = D.runs.map(r => r.cost), attaining = D.runs.filter(r => r.margin >= 0).map(r => r.cost);
@@ -264,14 +270,26 @@ function compare() {
   for (const v of ticks(0, top, 5)) svg += `<line class="grid" x1="${L}" x2="${W - R}" y1="${y(v)}" y2="${y(v)}"/><text x="${L - 6}" y="${y(v) + 4}" text-anchor="end">${num(v)}</text>`;
   for (const v of [-.25, -.1, -.03, 0, .02, .04].filter(v => v >= low && v <= high)) svg += `<line class="grid" x1="${x(v)}" x2="${x(v)}" y1="${T}" y2="${H - B}"/><text x="${x(v)}" y="${H - B + 16}" text-anchor="middle">${v > 0 ? '+' : v < 0 ? '−' : ''}${Math.abs(v * 100).toFixed(0)}</text>`;
   svg += `<line class="limit" x1="${x(0)}" x2="${x(0)}" y1="${T}" y2="${H - B}" style="stroke:var(--good)"/><text x="${(L + W - R) / 2}" y="${H - 4}" text-anchor="middle">${W < 520 ? 'points above the percentile, worst objective' : 'attainment of the worst objective, in points above its percentile'}</text><text x="${L - 44}" y="${T}" >${D.currency}</text>`;
-  if (D.bound != null && D.bound <= top) svg += `<line class="limit" style="stroke:var(--ink)" x1="${L}" x2="${W - R}" y1="${y(D.bound)}" y2="${y(D.bound)}"/><text x="${L + 6}" y="${y(D.bound) - 5}">no policy can cost less</text>`;
+  if (D.bound != null && D.bound <= top) svg += `<line class="limit" style="stroke:var(--ink)" x1="${L}" x2="${W - R}" y1="${y(D.bound)}" y2="${y(D.bound)}"/><text x="${L + 6}" y="${y(D.bound) - 5}">bound of the schedule that knows the future</text>`;
   const front = D.runs.filter(r => r.onFront).sort((a, b) => a.cost - b.cost);
   svg += `<path d="${front.map((r, i) => `${i ? 'L' : 'M'}${x(r.margin)} ${y(r.cost)}`).join('')}" fill="none" stroke="var(--ink)" stroke-width="1.2" opacity=".55"/>`;
   const chosen = D.policies.map(p => `${p.policy} ${p.knob}`);
   D.runs.forEach((r, i) => {
-    const leases = r.policy.endsWith('+leases'), on = chosen.includes(`${r.policy} ${r.knob}`);
+    const leases = r.policy.endsWith('+leases') || !D.runs.some(o => o.policy === `${r.policy}+leases`), on = chosen.includes(`${r.policy} ${r.knob}`);
     svg += `<circle data-r="${i}" cx="${x(r.margin).toFixed(1)}" cy="${y(r.cost).toFixed(1)}" r="${on ? 7 : 4.5}" fill="${leases || on ? colorOf(r) : 'var(--card)'}" fill-opacity="${on ? 1 : .75}" stroke="${on ? 'var(--ink)' : colorOf(r)}" stroke-width="1.6"/>`;
   });
+  // The names of those that count: beside, above or below, where no other name or point of those is.
+  const counting = D.runs.filter(r => chosen.includes(`${r.policy} ${r.knob}`)).map(r => ({ name: r.policy, x: x(r.margin), y: y(r.cost), w: r.policy.length * 6.6 }));
+  const taken = counting.map(c => [c.x - 8, c.y - 8, c.x + 8, c.y + 8]);
+  for (const c of counting) {
+    const places = [[c.x + 12, c.y + 4], [c.x - 12 - c.w, c.y + 4], [c.x - c.w / 2, c.y - 12], [c.x - c.w / 2, c.y + 20], [c.x + 6, c.y - 12], [c.x + 6, c.y + 20]];
+    const box = ([px, py]) => [px, py - 10, px + c.w, py + 3];
+    const free = p => { const b = box(p); return b[0] > L && b[2] < W - R && b[3] < H - B && taken.every(t => b[0] > t[2] || b[2] < t[0] || b[1] > t[3] || b[3] < t[1]); };
+    const place = places.find(free);
+    if (!place) continue;
+    taken.push(box(place));
+    svg += `<text class="name" x="${place[0].toFixed(1)}" y="${place[1].toFixed(1)}">${esc(c.name)}</text>`;
+  }
   chart.innerHTML = `<svg class="chart" viewBox="0 0 ${W} ${H}" height="${H}" role="img" aria-label="cost and attainment of every run">${svg}</svg>`;
   chart.firstChild.onpointermove = event => {
     const i = event.target.dataset && event.target.dataset.r;
@@ -295,17 +313,18 @@ function head() {
   if (!p) return;
   card('cost', `${money(p.cost.total)} <small>${D.currency}</small>`, `leases ${money(p.cost.leases)}, energy ${money(p.cost.energy)}${p.cost.obligations ? `, owed at the end ${money(p.cost.obligations)}` : ''}`);
   if (p.compared) {
-    const others = attaining.filter(o => o !== D.policies[p.i]).map(o => o.compared.cost), next = Math.min(...others);
-    if (!p.attains) card('to the cheapest that attains', 'misses', 'an objective does not hold', 'bad');
-    else if (p.compared.ratioToBest === 1 && isFinite(next)) card('to the next best', `× ${num(p.compared.cost / next)}`, `the next costs ${money(next)} ${D.currency}`, 'good');
-    else if (p.compared.ratioToBest != null) card('to the cheapest that attains', `× ${num(p.compared.ratioToBest)}`, '');
+    const others = attaining.filter(o => o !== D.policies[p.i] && real(o) && !ablated(o)).sort((a, b) => a.compared.cost - b.compared.cost);
+    const known = attaining.find(o => !real(o) && o !== D.policies[p.i]);
+    const future = known ? `; × ${num(p.compared.cost / known.compared.cost)} of a schedule that knows the future` : '';
+    if (!p.attains) card('to the others', 'misses', 'an objective does not hold', 'bad');
+    else if (others.length) card('to the best of the others', `× ${num(p.compared.cost / others[0].compared.cost)}`, `${esc(others[0].policy)} costs ${money(others[0].compared.cost)} ${D.currency}${future}`, p.compared.cost <= others[0].compared.cost ? 'good' : '');
   }
   p.objectives.forEach((o, i) => card(D.objectives[i].name + ' attained', pct(o.attainment), `of ${pct(o.percentile)} wanted; worst hour ${pct(o.worstHour)}${o.worstWindow != null ? `, worst window ${pct(o.worstWindow)}` : ''}`, o.attainment >= o.percentile ? 'good' : 'bad'));
   const r = p.requests;
   card('requests', r.total.toLocaleString('en-US'), `${r.completed === r.total ? 'all completed' : `${r.completed.toLocaleString('en-US')} completed`}, ${r.cut} cut${r.neverServed ? `, ${r.neverServed.toLocaleString('en-US')} never served` : ''}${r.rejected ? `, ${r.rejected.toLocaleString('en-US')} too long` : ''}`, r.cut || r.neverServed ? 'bad' : '');
   card('servers at peak', p.servers.peak, Object.entries(p.servers.hoursByGroup).map(([g, h]) => `${esc(g)} ${num(h)} h`).join(', '));
   card('moves per day', num(p.movesPerDay), `${p.earlyReleases} leases given back early`);
-  if (p.plan.gapMedian != null) card('plan gap, median', pct(p.plan.gapMedian), `largest ${pct(p.plan.gapMax)}; ${num(p.plan.msP50)} ms a decision, p99 ${num(p.plan.msP99)} ms`);
+  if (p.plan.gapMedian != null) card('plan gap, median', pct(p.plan.gapMedian), `largest ${pct(p.plan.gapMax)}${p.plan.msP50 != null ? `; ${num(p.plan.msP50)} ms a plan, p99 ${num(p.plan.msP99)} ms` : ''}`);
   $('cards').innerHTML = cards.join('');
 }
 
@@ -320,9 +339,9 @@ function tabs() {
 }
 
 function table() {
-  const head = ['policy', 'knob', ...D.objectives.flatMap(o => [o.name, 'attained', 'worst hour']), 'leases', 'energy', `total ${D.currency}`, 'owed then', 'peak', 'moves/day', 'early', ...(D.runs.length ? ['to best'] : [])];
-  const rows = D.policies.map((p, i) => `<tr class="${current && current.i === i ? 'on' : ''}"><td><i style="background:${policyColor(i)}"></i>${esc(p.policy)}</td><td title="${esc(p.knobText ?? '')}">${p.knob == null ? '–' : num(p.knob)}</td>${p.objectives.map(o => `<td>${secs(o.valueSeconds)}</td><td class="${o.attainment >= o.percentile ? 'good' : 'bad'}">${pct(o.attainment)}</td><td>${pct(o.worstHour)}</td>`).join('')}<td>${money(p.cost.leases)}</td><td>${money(p.cost.energy)}</td><td>${money(p.cost.total)}</td><td>${money(p.cost.obligations)}</td><td>${p.servers.peak}</td><td>${num(p.movesPerDay)}</td><td>${p.earlyReleases}</td>${D.runs.length ? `<td>${p.compared?.ratioToBest != null ? `× ${num(p.compared.ratioToBest)}` : '<span class="bad">misses</span>'}</td>` : ''}</tr>`).join('');
-  $('table').innerHTML = `<div class="panel"><div class="top"><h2>In numbers</h2></div>${D.explanation ? `<p class="note">${esc(D.explanation)}${D.bound != null ? ` No policy can cost less than ${money(D.bound)} ${D.currency}.` : ''}</p>` : ''}<div class="scroll"><table class="data"><thead><tr>${head.map(h => `<th>${esc(h)}</th>`).join('')}</tr></thead><tbody>${rows}</tbody></table></div></div>`;
+  const head = ['policy', ...(D.runs.length ? ['to best'] : []), 'knob', ...D.objectives.flatMap(o => [o.name, 'attained', 'worst hour']), 'leases', 'energy', `total ${D.currency}`, 'owed then', 'peak', 'moves/day', 'early'];
+  const rows = D.policies.map((p, i) => `<tr class="${current && current.i === i ? 'on' : ''}"><td><i style="background:${policyColor(i)}"></i>${esc(p.policy)}</td>${D.runs.length ? `<td>${p.compared?.ratioToBest != null ? `× ${num(p.compared.ratioToBest)}` : '<span class="bad">misses</span>'}</td>` : ''}<td title="${esc(p.knobText ?? '')}">${p.knob == null ? '–' : num(p.knob)}</td>${p.objectives.map(o => `<td>${secs(o.valueSeconds)}</td><td class="${o.attainment >= o.percentile ? 'good' : 'bad'}">${pct(o.attainment)}</td><td>${pct(o.worstHour)}</td>`).join('')}<td>${money(p.cost.leases)}</td><td>${money(p.cost.energy)}</td><td>${money(p.cost.total)}</td><td>${money(p.cost.obligations)}</td><td>${p.servers.peak}</td><td>${num(p.movesPerDay)}</td><td>${p.earlyReleases}</td></tr>`).join('');
+  $('table').innerHTML = `<div class="panel"><div class="top"><h2>In numbers</h2></div>${D.explanation ? `<p class="note">${esc(D.explanation)}${D.bound != null ? ` By its own model, no schedule that knows the future costs less than ${money(D.bound)} ${D.currency}.` : ''}</p>` : ''}<div class="scroll"><table class="data"><thead><tr>${head.map(h => `<th>${esc(h)}</th>`).join('')}</tr></thead><tbody>${rows}</tbody></table></div></div>`;
 }
 
 function foot() {

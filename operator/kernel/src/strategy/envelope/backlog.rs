@@ -1,0 +1,142 @@
+//! Requests that wait already, or will until servers can come: what a forecast of arrivals does not contain.
+//!
+//! As long as a backlog lasts whatever arrives waits behind it, and a server that carries what arrives and no more never works it off.
+//! How much will be waiting when more servers can first be there follows from what is there, what is coming, and the lead times of what can be
+//! asked for; how long it then lasts is what the plan decides.
+
+use super::known::Known;
+use super::{Consumer, Situation, Supply};
+use crate::snapshot::Metric;
+use crate::strategy::Backlog;
+use crate::strategy::horizon::Horizon;
+use crate::strategy::past::per_miss;
+use crate::time::{Span, Timestamp};
+
+/// Servers that can finish this much more than what arrives work a backlog off.
+const AHEAD: f64 = 1.1;
+
+/// A backlog that what is there or coming has not worked off after so long is no matter of chance.
+const LONG: Span = Span::from_minutes(20);
+
+/// What arrives is taken to be the mean of so long.
+const LOOK: Span = Span::from_hours(1);
+
+/// What will wait for the pool with this index when more servers can first be there; `None` if that is nothing, or nothing to any objective.
+pub(super) fn expected(situation: &Situation, pools: &[Known], index: usize, horizon: &Horizon) -> Option<Backlog> {
+    let pool = &situation.pools[index];
+    let late = pool
+        .objectives
+        .iter()
+        .filter(|objective| objective.metric == Metric::TimeToFirstToken);
+    let strictest = late.max_by(|left, right| per_miss(left).total_cmp(&per_miss(right)))?;
+    let queue = Queue::of(situation, pools, index, horizon);
+    let (at, capacity) = queue.relief()?;
+    let starts = &horizon.boundaries[..horizon.slots()];
+    let slot = starts.partition_point(|start| *start < at);
+    let patience = strictest.threshold.as_secs_f64() * capacity.max(queue.rate);
+    let requests = queue.waiting(at) - patience;
+    (requests > 0.0 && slot < starts.len()).then(|| Backlog {
+        slot,
+        requests,
+        rate: queue.rate,
+        burn: per_miss(strictest),
+    })
+}
+
+/// Whether what is there or coming will not have worked off what waits and arrives for a long time.
+pub(super) fn lasts(situation: &Situation, pools: &[Known], index: usize, horizon: &Horizon) -> bool {
+    let mut queue = Queue::of(situation, pools, index, horizon);
+    queue.servers.retain(|server| server.held);
+    let patience = |pool: &Consumer| {
+        let thresholds = pool
+            .objectives
+            .iter()
+            .map(|objective| objective.threshold.as_secs_f64());
+        thresholds.fold(0.0, f64::max) * queue.rate
+    };
+    queue.waiting(situation.now + LONG) > patience(&situation.pools[index])
+}
+
+/// What waits, what arrives, and who can work on it from when on.
+struct Queue {
+    now: Timestamp,
+    waiting: f64,
+    rate: f64,
+    /// Ascending by time.
+    servers: Vec<Server>,
+}
+
+struct Server {
+    from: Timestamp,
+    /// Requests/s.
+    capacity: f64,
+    /// It is there or coming.
+    held: bool,
+}
+
+impl Queue {
+    fn of(situation: &Situation, pools: &[Known], index: usize, horizon: &Horizon) -> Self {
+        let known = &pools[index];
+        let mut servers = Vec::new();
+        for (group, supply) in situation.supplies.iter().enumerate() {
+            let Some(each) = known.capacity[group] else { continue };
+            let capacity = each * share(situation, pools, index, group, horizon);
+            let held = supply.held.iter().map(|held| held.serves_at).map(|from| (from, true));
+            let free = supply.free.iter().map(|from| (*from + lead(supply), false));
+            servers.extend(held.chain(free).map(|(from, held)| Server { from, capacity, held }));
+        }
+        servers.sort_by_key(|server| server.from);
+        Self {
+            now: situation.now,
+            waiting: situation.pools[index].waiting,
+            rate: known.rate(horizon, LOOK),
+            servers,
+        }
+    }
+
+    /// When what can be asked for can first work a backlog off together with what is there, or, if it never can, when the last of it is there;
+    /// and what can be finished just before.
+    fn relief(&self) -> Option<(Timestamp, f64)> {
+        let mut capacity = 0.0;
+        let mut last = None;
+        for server in &self.servers {
+            let before = capacity;
+            capacity += server.capacity;
+            if !server.held {
+                if last.is_none_or(|(at, _)| at < server.from) {
+                    last = Some((server.from, before));
+                }
+                if capacity > self.rate * AHEAD {
+                    break;
+                }
+            }
+        }
+        last
+    }
+
+    /// What waits at `at`, if all servers that can be there work on it.
+    fn waiting(&self, at: Timestamp) -> f64 {
+        let (mut now, mut waiting, mut capacity) = (self.now, self.waiting, 0.0);
+        for server in self.servers.iter().filter(|server| server.from < at) {
+            let from = server.from.max(now);
+            waiting = (waiting + (self.rate - capacity) * from.since(now).as_secs_f64()).max(0.0);
+            capacity += server.capacity;
+            now = from;
+        }
+        (waiting + (self.rate - capacity) * at.since(now).as_secs_f64()).max(0.0)
+    }
+}
+
+/// The part of a group that a pool can count on: by what its demand needs of it, beside that of others.
+fn share(situation: &Situation, pools: &[Known], index: usize, group: usize, horizon: &Horizon) -> f64 {
+    if situation.pools.len() == 1 {
+        return 1.0;
+    }
+    let need = |known: &Known| known.capacity[group].map_or(0.0, |each| known.rate(horizon, LOOK) / each);
+    let all: f64 = pools.iter().map(need).sum();
+    if all > 0.0 { need(&pools[index]) / all } else { 0.0 }
+}
+
+fn lead(supply: &Supply) -> Span {
+    supply.provision + supply.load
+}

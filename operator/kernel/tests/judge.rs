@@ -90,6 +90,7 @@ fn pool() -> impl Strategy<Value = Demand> {
                 rank: 0,
                 most: u32::MAX,
                 budgets: Vec::new(),
+                backlog: None,
             }
         })
 }

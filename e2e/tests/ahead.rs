@@ -71,7 +71,7 @@ fn remembered(past: &Past, uid: &str) -> Value {
 
 /// One machine of our own and two that can be rented; a pool that has lived through a week of peaks, of which the operator that starts now
 /// knows.
-async fn start() -> (Rig, Timestamp) {
+async fn start(special: &Value) -> (Rig, Timestamp) {
     let rented = support::rented(Span::from_hours(1));
     let fleet = vec![machines("owned", Supply::always_on(1)), machines(GROUP, rented)];
     let mut rig = Rig::start(fleet, async |hub| chart::install(hub, &[]).await.unwrap()).await;
@@ -87,7 +87,7 @@ async fn start() -> (Rig, Timestamp) {
             &json!({"provider": {"static": {}}, "size": {"max": 1}}),
         ),
         group(GROUP, GROUP, &terms),
-        pool("chat", 1, &json!({})),
+        pool("chat", 1, special),
     ])
     .await;
     let uid = rig.pools.get("chat").await.unwrap().uid().unwrap();
@@ -96,6 +96,37 @@ async fn start() -> (Rig, Timestamp) {
     rig.apply(&[remembered(&a_week_of_peaks(now, peak), &uid)]).await;
     rig.operator.restart().unwrap();
     (rig, peak)
+}
+
+/// What the operator means to do for the pool, as soon as it means to rent anything.
+async fn plan_to_rent(rig: &Rig) -> ServerPlan {
+    let plans: Api<ServerPlan> = Api::namespaced(rig.client.clone(), TEAM);
+    rig.eventually("a plan to rent", async || {
+        let listed = plans
+            .list(&ListParams::default())
+            .await
+            .map_err(|error| error.to_string())?;
+        let rents = |plan: &ServerPlan| {
+            let mut actions = plan.spec.actions.iter();
+            plan.spec.subject.kind == SubjectKind::ServerPool && actions.any(|action| action.action == "RequestServer")
+        };
+        listed.items.into_iter().find(rents).ok_or_else(|| "none".to_owned())
+    })
+    .await
+}
+
+/// What people do to agree with a plan.
+async fn approve(rig: &Rig, namespace: &str, plan: &ServerPlan) {
+    let name = plan.name_any();
+    let approval = [
+        "annotate",
+        "serverplan",
+        &name,
+        "--namespace",
+        namespace,
+        "pomarium.dev/approved=true",
+    ];
+    rig.hub.kubectl(&approval).await.unwrap().checked().unwrap();
 }
 
 /// Strategic plans that the running process has made.
@@ -118,25 +149,11 @@ async fn recorded_until(rig: &Rig) -> Option<Timestamp> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_peak_that_is_remembered_is_bought_for_ahead_of_time_and_once_through_a_crash() {
-    let (mut rig, peak) = start().await;
+    let (mut rig, peak) = start(&json!({})).await;
     rig.serving_become("chat", 1).await;
 
     // Nobody has asked for anything yet: the plan says what it will do, and when.
-    let plans: Api<ServerPlan> = Api::namespaced(rig.client.clone(), TEAM);
-    let plan = rig
-        .eventually("a plan to rent", async || {
-            let listed = plans
-                .list(&ListParams::default())
-                .await
-                .map_err(|error| error.to_string())?;
-            let rents = |plan: &ServerPlan| {
-                let mut actions = plan.spec.actions.iter();
-                plan.spec.subject.kind == SubjectKind::ServerPool
-                    && actions.any(|action| action.action == "RequestServer")
-            };
-            listed.items.into_iter().find(rents).ok_or_else(|| "none".to_owned())
-        })
-        .await;
+    let plan = plan_to_rent(&rig).await;
     let outlook = plan.spec.outlook.unwrap();
     assert!(
         outlook.demand.is_some() && !outlook.error_budget.is_empty(),
@@ -255,17 +272,37 @@ async fn what_people_approve_is_bought_and_nothing_before() {
     rig.pool_says("chat", "CapacityAvailable", "AwaitingApproval").await;
     assert!(leases(&rig).is_empty(), "nobody has approved it");
 
-    let approve = [
-        "annotate",
-        "serverplan",
-        &proposal.name_any(),
-        "--namespace",
-        chart::NAMESPACE,
-        "pomarium.dev/approved=true",
-    ];
-    rig.hub.kubectl(&approve).await.unwrap().checked().unwrap();
+    approve(&rig, chart::NAMESPACE, &proposal).await;
     rig.serving_become("chat", 1).await;
     let bought: Vec<_> = leases(&rig).into_iter().map(|lease| lease.server).collect();
     assert_eq!(bought, ["rented-0"]);
+    rig.fleet.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_people_approve_of_a_pools_plan_is_bought_when_it_is_time_and_nothing_before() {
+    let (rig, _) = start(&json!({"mode": "Approve"})).await;
+    rig.serving_become("chat", 1).await;
+    // It is time, and nobody has said anything.
+    let waiting = rig.pool_says("chat", "CapacityAvailable", "AwaitingApproval").await;
+    assert!(leases(&rig).is_empty(), "{}", waiting.message);
+
+    let plan = plan_to_rent(&rig).await;
+    approve(&rig, TEAM, &plan).await;
+    // All that there are of the group: the peak needs more than that.
+    rig.serving_become("chat", 3).await;
+    let requests = plan
+        .spec
+        .actions
+        .iter()
+        .filter(|action| action.action == "RequestServer");
+    let approved: Vec<&str> = requests.map(|action| action.target.as_str()).collect();
+    for lease in leases(&rig) {
+        assert!(
+            approved.contains(&lease.server.as_str()),
+            "{} of {approved:?}",
+            lease.server
+        );
+    }
     rig.fleet.stop().await;
 }

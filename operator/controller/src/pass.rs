@@ -211,6 +211,8 @@ pub(crate) struct Loop<E> {
     pub(crate) execute: E,
     pub(crate) histories: Histories,
     pub(crate) strategist: Strategist,
+    /// What earlier passes have computed.
+    pub(crate) memo: planning::Memo,
     pub(crate) exporter: Exporter,
     /// A plan that somebody waits for, until the pass that follows it.
     pub(crate) to_export: Option<Made>,
@@ -343,10 +345,14 @@ impl<E: Execute> Loop<E> {
     }
 
     /// Plans on a thread of its own: a large plan must not hold up the renewal of the leadership.
-    async fn plan(&self, snapshot: Arc<Snapshot>, now: Timestamp) -> Option<Plan> {
+    async fn plan(&mut self, snapshot: Arc<Snapshot>, now: Timestamp) -> Option<Plan> {
         let began = Instant::now();
-        match tokio::task::spawn_blocking(move || planning::plan(&snapshot, now)).await {
-            Ok(plan) => {
+        // What a panic leaves half done is not used again.
+        let mut memo = std::mem::take(&mut self.memo);
+        let planned = tokio::task::spawn_blocking(move || (planning::plan_again(&snapshot, now, &mut memo), memo));
+        match planned.await {
+            Ok((plan, memo)) => {
+                self.memo = memo;
                 self.telemetry.plan(&plan, began.elapsed());
                 Some(plan)
             }

@@ -282,6 +282,7 @@ async fn control(
         histories: Histories::new(hub.clone(), backfill),
         strategist: Strategist::new(trigger.clone()),
         exporter,
+        memo: pomarium_kernel::planning::Memo::default(),
         to_export: None,
         clock: options.clock,
         tick: options.tick,

@@ -1,5 +1,5 @@
-//! How long a tactical pass takes, by pools × groups, over a world in which everything serves: with nothing changed, and with a hundredth of the
-//! pools asked for more.
+//! How long a tactical pass takes, by pools × groups, over a world in which everything serves: the first one, and later ones 15 s apart with nothing
+//! changed, with a hundredth of the pools asked for more, and with rates and lengths of all pools moved besides.
 //!
 //! The ratio is against the least that any rule has to do: first-fit, which goes through all pools and servers once.
 
@@ -7,10 +7,11 @@
 
 use std::fmt;
 
-use pomarium_kernel::fixture::{START, Stage, pool_id};
+use pomarium_kernel::fixture::{START, Stage, demand, pool_id};
 use pomarium_kernel::names::{ReplicaId, ServerName};
-use pomarium_kernel::planning::plan;
+use pomarium_kernel::planning::{Memo, plan, plan_again};
 use pomarium_kernel::snapshot::{Demand, Group, Ownership, Pool, Site, Snapshot};
+use pomarium_kernel::time::{Span, Timestamp};
 
 fn main() {
     divan::main();
@@ -41,8 +42,8 @@ impl fmt::Display for Size {
 }
 
 impl Size {
-    /// Two of three servers serve; the pools' demand is what theirs carry. Every pool may use every group.
-    fn world(self, changed: bool) -> Snapshot {
+    /// Two of three servers serve; the pools' demand is what theirs carry. Every pool may use every group, and has lengths of its own.
+    fn world(self) -> Snapshot {
         let mut stage = Stage::new(START);
         for site in 0..self.groups.div_ceil(10) {
             stage = stage.site(&format!("s{site}"), Site::fixture(Ownership::Owned));
@@ -54,24 +55,14 @@ impl Size {
         }
         let replicas = 2 * self.servers / 3 / self.pools;
         for pool in 0..self.pools {
-            let more = if changed && pool.is_multiple_of(100) { 1.5 } else { 1.0 };
-            let name = format!("p{pool}");
-            stage = stage.pool(
-                &name,
-                Pool::fixture().demanding(0.3 * f64::from(replicas) * more, START),
-            );
+            stage = stage.pool(&format!("p{pool}"), Pool::fixture());
         }
-        let mut template = Stage::new(START)
+        let template = Stage::new(START)
             .site("s0", Site::fixture(Ownership::Owned))
             .group("g0", Group::owned("s0", "g0", 1))
             .pool("p0", Pool::fixture())
-            .serving("p0", "g0", "g0-0")
-            .snapshot;
-        let Some((_, replica)) = template
-            .pools
-            .get_mut(&pool_id("p0"))
-            .and_then(|pool| pool.running.pop_first())
-        else {
+            .serving("p0", "g0", "g0-0");
+        let Some(replica) = template.seen("p0").running.values().next() else {
             return stage.snapshot;
         };
         for pool in 0..self.pools {
@@ -93,24 +84,91 @@ impl Size {
         }
         stage.snapshot
     }
+
+    /// The same as measured at several times, with the time: of every hundred pools one is asked for half as much again each time.
+    fn passes(self, change: Change) -> Vec<(Snapshot, Timestamp)> {
+        let world = self.world();
+        let replicas = 2 * self.servers / 3 / self.pools;
+        let passes = (0_u32..PASSES).map(|pass| {
+            let (mut world, now) = (world.clone(), START + Span::from_secs(15) * u64::from(pass));
+            for (index, pool) in (0..self.pools).map(|index| (index, pool_id(&format!("p{index}")))) {
+                let Some(pool) = world.pools.get_mut(&pool) else {
+                    continue;
+                };
+                let more = match change {
+                    Change::Hundredth | Change::Everything if index % 100 == pass => 1.5,
+                    Change::Nothing | Change::Hundredth => 1.0,
+                    // A few percent up and down.
+                    Change::Everything => 1.0 + 0.02 * f64::from((index + pass) % 5),
+                };
+                let longer = if change == Change::Everything {
+                    index + 7 * pass
+                } else {
+                    index
+                };
+                let mut demand = demand(0.27 * f64::from(replicas) * more, now);
+                if let Demand::Known(arrivals) = &mut demand
+                    && let Some(mix) = &mut arrivals.lengths
+                {
+                    for (prompt, output) in &mut mix.classes {
+                        *prompt += longer % 97;
+                        *output += longer % 89;
+                    }
+                }
+                pool.demand = demand;
+            }
+            (world, now)
+        });
+        passes.collect()
+    }
+}
+
+/// What is different from one pass to the next, beside the time.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Change {
+    Nothing,
+    Hundredth,
+    /// Rates and lengths of all pools move a little, and those of a hundredth by half.
+    Everything,
+}
+
+const PASSES: u32 = 4;
+
+fn again(bencher: divan::Bencher, size: Size, change: Change) {
+    let passes = size.passes(change);
+    let mut memo = Memo::default();
+    let mut passes = passes.iter().cycle();
+    for (world, now) in passes.by_ref().take(1) {
+        plan_again(world, *now, &mut memo);
+    }
+    bencher.bench_local(|| passes.next().map(|(world, now)| plan_again(world, *now, &mut memo)));
 }
 
 #[divan::bench(args = SIZES, sample_count = 20)]
+fn from_nothing(bencher: divan::Bencher, size: Size) {
+    let passes = size.passes(Change::Nothing);
+    bencher.bench_local(|| passes.first().map(|(world, now)| plan(world, *now)));
+}
+
+#[divan::bench(args = SIZES, sample_count = 100)]
 fn nothing_changed(bencher: divan::Bencher, size: Size) {
-    let world = size.world(false);
-    bencher.bench_local(|| plan(&world, START));
+    again(bencher, size, Change::Nothing);
+}
+
+#[divan::bench(args = SIZES, sample_count = 100)]
+fn a_hundredth_changed(bencher: divan::Bencher, size: Size) {
+    again(bencher, size, Change::Hundredth);
 }
 
 #[divan::bench(args = SIZES, sample_count = 20)]
-fn a_hundredth_changed(bencher: divan::Bencher, size: Size) {
-    let world = size.world(true);
-    bencher.bench_local(|| plan(&world, START));
+fn everything_moved(bencher: divan::Bencher, size: Size) {
+    again(bencher, size, Change::Everything);
 }
 
 /// Every pool takes the first servers that carry its demand, group by group.
 #[divan::bench(args = SIZES, sample_count = 20)]
 fn first_fit(bencher: divan::Bencher, size: Size) {
-    let world = size.world(true);
+    let world = size.passes(Change::Nothing).remove(0).0;
     bencher.bench_local(|| {
         let mut left: Vec<usize> = world
             .groups

@@ -31,11 +31,15 @@ mod percentiles;
 pub mod published;
 mod quantiles;
 mod queue;
+mod sets;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
+use crate::engine::StepTimes;
 use crate::performance::Performance;
 use crate::snapshot::{Discipline, LengthMix, Metric, Objective};
 use crate::units::{Fraction, Rate};
@@ -43,8 +47,9 @@ use crate::units::{Fraction, Rate};
 pub use calibration::{Calibration, Calibrations, Trust};
 pub use curve::{Curve, Curves, Effort, Traffic};
 pub use percentiles::Percentiles;
+pub(crate) use sets::Sets;
 
-use percentiles::{Component, Extra};
+use percentiles::{Component, Extra, Share};
 
 /// Servers of one kind that serve one pool.
 #[derive(Clone, Copy, Debug)]
@@ -92,24 +97,30 @@ pub struct Unreachable {
 
 /// Latencies at `rate`. `None` if the servers cannot finish that many requests, or there are none.
 pub fn predict(servers: &[Servers], mix: &LengthMix, discipline: Discipline, rate: Rate) -> Option<Prediction> {
-    queue::Station::new(servers, mix, discipline).predict(rate.as_per_second())
+    let kinds = kinds(servers).into_iter();
+    let kinds = kinds.map(|(times, count)| (Arc::new(queue::Kind::new(&times, mix)), f64::from(count)));
+    queue::Station::new(kinds.collect(), mix, discipline).predict(rate.as_per_second())
 }
-
-/// Bisection steps: the rate is exact to some millionths of what the servers can finish at all.
-const BISECTIONS: u32 = 18;
 
 /// The largest rate at which every objective holds; zero if there is none.
 ///
 /// More servers of one kind never sustain less. Slow servers beside fast ones may, because a router sends requests to all: under
 /// [`Discipline::Weighted`] four fast and four slow servers sustain less than the four fast ones alone.
 pub fn sustainable(servers: &[Servers], mix: &LengthMix, objectives: &[Objective], discipline: Discipline) -> Rate {
-    let station = queue::Station::new(servers, mix, discipline);
-    let holds = |rate: f64| {
-        station
-            .predict(rate)
-            .is_some_and(|prediction| objectives.iter().all(|objective| prediction.meets(objective)))
-    };
-    Rate::per_second(highest(station.saturation(), BISECTIONS, holds))
+    Sets::new(mix.clone(), objectives.to_vec(), discipline).sustainable(servers)
+}
+
+/// Kinds of servers in the order in which they come first, each once: machines of several groups are one kind if they do the same.
+fn kinds(servers: &[Servers]) -> Vec<(StepTimes, u32)> {
+    let mut kinds: Vec<(StepTimes, u32)> = Vec::new();
+    for servers in servers.iter().filter(|servers| servers.count > 0) {
+        let times = servers.performance.times;
+        match kinds.iter_mut().find(|(known, _)| *known == times) {
+            Some((_, count)) => *count = count.saturating_add(servers.count),
+            None => kinds.push((times, servers.count)),
+        }
+    }
+    kinds
 }
 
 /// The highest value up to `most` that `holds`, which holds up to some value and not beyond; by so many bisections, so it is the lower end of
@@ -131,19 +142,20 @@ fn highest(most: f64, bisections: u32, holds: impl Fn(f64) -> bool) -> f64 {
 pub fn unloaded(performance: &Performance, mix: &LengthMix, objectives: &[Objective]) -> Result<(), Unreachable> {
     let times = &performance.times;
     let alone = |metric| {
-        let components = mix.classes.iter().map(|&(prompt, _)| Component {
+        mix.classes.iter().map(move |&(prompt, _)| Component {
             weight: 1.0,
             base_ms: match metric {
                 Metric::TimeToFirstToken => prefill_alone_ms(performance, prompt),
                 Metric::InterTokenLatency => (times.alpha_ns + times.beta_ns) as f64 / 1e6,
             },
             extra: [Extra::NONE; 2],
-        });
-        Percentiles::new(components.collect())
+        })
     };
     for objective in objectives {
-        let latencies = alone(objective.metric);
-        if latencies.within(milliseconds(objective)) < objective.percentile {
+        let mut share = Share::default();
+        alone(objective.metric).for_each(|component| share.add(&component, milliseconds(objective)));
+        if share.within() < objective.percentile {
+            let latencies = Percentiles::new(alone(objective.metric).collect());
             return Err(Unreachable {
                 objective: *objective,
                 value_ms: latencies.at(objective.percentile),

@@ -10,6 +10,7 @@ mod tests;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::capacity::calibration::calibrated;
 use crate::capacity::{self, Trust, Unreachable, duration};
@@ -55,7 +56,7 @@ struct Judged {
     machine: MachineKey,
     declared: Result<Performance, Problem>,
     trust: Trust,
-    performance: Result<Performance, Problem>,
+    performance: Result<Arc<Performance>, Problem>,
     unreachable: Option<Unreachable>,
 }
 
@@ -91,6 +92,11 @@ impl<'a> Feasibility<'a> {
 
     /// Whether the pool may run on servers of `group`, and what they do for it.
     pub fn check(&self, name: &GroupName, group: &Group, site: &Site) -> Result<Performance, Problem> {
+        self.find(name, group, site).map(Arc::unwrap_or_clone)
+    }
+
+    /// The same, shared.
+    pub(crate) fn find(&self, name: &GroupName, group: &Group, site: &Site) -> Result<Arc<Performance>, Problem> {
         let pool = self.pool;
         selected(pool, group)?;
         namespace_exists(pool, group)?;
@@ -98,7 +104,7 @@ impl<'a> Feasibility<'a> {
         trusted(pool, group, site)?;
         resident(pool, group, site)?;
         use_permitted(pool, group, site)?;
-        let performance = self.performance(group)?;
+        let performance = self.figures(group)?;
         match self.doubt(group, &performance) {
             Some(problem) if self.source == LengthSource::Measured && !self.disproved(name, group) => Err(problem),
             _ => Ok(performance),
@@ -107,6 +113,11 @@ impl<'a> Feasibility<'a> {
 
     /// What servers of `group` do for the pool, if it fits them: by their figures, and by what was measured of these.
     pub fn performance(&self, group: &Group) -> Result<Performance, Problem> {
+        self.figures(group).map(Arc::unwrap_or_clone)
+    }
+
+    /// The same, shared.
+    pub(crate) fn figures(&self, group: &Group) -> Result<Arc<Performance>, Problem> {
         self.judged(&group.machine, |judged| judged.performance.clone())
     }
 
@@ -125,11 +136,13 @@ impl<'a> Feasibility<'a> {
         let trust = declared.as_ref().map_or(Trust::TooFewSamples, |declared| {
             pool.past.calibrations.trust(machine, &declared.times)
         });
-        let performance = declared.clone().map(|declared| Performance {
-            times: calibrated(&declared.times, trust),
-            ..declared
+        let performance = declared.clone().map(|declared| {
+            Arc::new(Performance {
+                times: calibrated(&declared.times, trust),
+                ..declared
+            })
         });
-        let unloaded = |found: &Performance| capacity::unloaded(found, &self.lengths, &pool.objectives).err();
+        let unloaded = |found: &Arc<Performance>| capacity::unloaded(found, &self.lengths, &pool.objectives).err();
         let judged = Judged {
             machine: machine.clone(),
             declared,
@@ -163,6 +176,11 @@ impl<'a> Feasibility<'a> {
     pub fn doubt(&self, group: &Group, performance: &Performance) -> Option<Problem> {
         let unreachable = self.judged(&group.machine, |judged| judged.unreachable)?;
         Some(unreachable_objective(&unreachable, group, performance))
+    }
+
+    /// Whether an objective is out of reach on machines such as those of `group` even without load, with these lengths.
+    pub(crate) fn is_out_of_reach(&self, group: &Group) -> bool {
+        self.judged(&group.machine, |judged| judged.unreachable.is_some())
     }
 
     /// The groups on which the pool may run.

@@ -18,6 +18,8 @@
 //! recorded for a time after `now` has any influence.
 
 mod backtest;
+pub(crate) mod bits;
+mod buckets;
 mod decomposition;
 mod history;
 mod models;

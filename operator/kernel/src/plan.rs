@@ -73,7 +73,7 @@ pub struct Rejected {
 }
 
 /// An effect on the world, as a value.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Action {
     /// Ask the provider for a server. Asking again for the same name changes nothing.
     RequestServer {

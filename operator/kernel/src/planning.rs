@@ -41,6 +41,7 @@ mod grow;
 mod guide;
 mod hold;
 mod leave;
+mod memo;
 mod model;
 mod options;
 mod part;
@@ -73,6 +74,7 @@ pub(crate) use self::world::is_usable;
 use self::crew::voluntary;
 pub(crate) use self::crew::{Crew, Member, Standing};
 use self::draft::Draft;
+pub use self::memo::Memo;
 use self::pools::Shared;
 use self::promised::Promised;
 use self::servers::Claims;
@@ -86,6 +88,11 @@ use crate::time::Timestamp;
 
 /// Plans what every site, group and pool needs right now.
 pub fn plan(snapshot: &Snapshot, now: Timestamp) -> Plan {
+    plan_again(snapshot, now, &mut Memo::default())
+}
+
+/// The same, with what earlier passes have computed: it changes no plan, only how long it takes.
+pub fn plan_again(snapshot: &Snapshot, now: Timestamp, memo: &mut Memo) -> Plan {
     let world = World::new(snapshot, now);
     let mut crews: Vec<Crew> = snapshot
         .pools
@@ -104,8 +111,9 @@ pub fn plan(snapshot: &Snapshot, now: Timestamp) -> Plan {
     };
     crews.reverse();
     while let Some(crew) = crews.pop() {
-        pools::decide(&world, crew, &crews, &mut shared);
+        pools::decide(&world, crew, &crews, &mut shared, memo);
     }
+    memo.forget();
     servers::manage(
         &world,
         &mut shared.stock,

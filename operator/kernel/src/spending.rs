@@ -13,9 +13,12 @@
 //! A server is paid for by the pool whose replica is on it, by several in equal parts. One that serves nobody yet is paid for by those that the
 //! strategic plan has more servers of its group for than they use, each by how many; without such, by all that select its group.
 
+mod accounts;
+
+pub use self::accounts::Accounts;
 use crate::names::{GroupName, PoolId, ServerName};
 use crate::reason::{Problem, Reason};
-use crate::snapshot::{Budget, Group, Period, Pool, Server, Snapshot, Spent};
+use crate::snapshot::{Budget, Group, Period, Pool, Server, Spent};
 use crate::time::{Span, Timestamp};
 use crate::units::Money;
 
@@ -59,75 +62,68 @@ pub struct Allowance {
     pub left: Money,
 }
 
-/// What a pool may still spend in each period of its budget that begins before `end`: less what it has spent and asked for, and what servers will
-/// cost to the end of the period that stay whatever is decided. None without a budget.
-pub fn allowances(
-    snapshot: &Snapshot,
-    id: &PoolId,
-    pool: &Pool,
-    now: Timestamp,
-    end: Timestamp,
-    stays: &dyn Fn(&GroupName, &ServerName) -> bool,
-) -> Vec<Allowance> {
-    let (Some(budget), Some(mut gone)) = (pool.budget, committed(snapshot, id, pool, now)) else {
-        return Vec::new();
-    };
-    let mut found = Vec::new();
-    let mut from = now;
-    while from < end {
-        let to = period_end(budget.period, period_start(budget.period, from));
-        let certain: Money = servers(snapshot)
-            .filter(|(group, _, server, _)| stays(group, server))
-            .map(|(name, group, server_name, server)| {
-                let amount = of_server(snapshot, group, server, from, to);
-                part(snapshot, id, name, server_name, amount)
-            })
-            .sum();
-        let left = budget.amount - gone - certain;
-        found.push(Allowance { from, to, left });
-        gone = Money::ZERO;
-        from = to;
+impl Accounts<'_> {
+    /// What a pool may still spend in each period of its budget that begins before `end`: less what it has spent and asked for, and what servers
+    /// will cost to the end of the period that stay whatever is decided. None without a budget.
+    pub fn allowances(
+        &self,
+        id: &PoolId,
+        pool: &Pool,
+        now: Timestamp,
+        end: Timestamp,
+        stays: &dyn Fn(&GroupName, &ServerName) -> bool,
+    ) -> Vec<Allowance> {
+        let (Some(budget), Some(mut gone)) = (pool.budget, self.committed(id, pool, now)) else {
+            return Vec::new();
+        };
+        let mut found = Vec::new();
+        let mut from = now;
+        while from < end {
+            let to = period_end(budget.period, period_start(budget.period, from));
+            let certain = self
+                .shares(id)
+                .filter(|share| stays(share.group_name, share.server_name));
+            let certain: Money = certain.map(|share| share.of(self.cost(&share, from, to))).sum();
+            let left = budget.amount - gone - certain;
+            found.push(Allowance { from, to, left });
+            gone = Money::ZERO;
+            from = to;
+        }
+        found
     }
-    found
-}
 
-/// What to write down of a pool's spending; `None` without a budget. What is written already, unless that is old or a lease has begun.
-pub fn spent(snapshot: &Snapshot, id: &PoolId, pool: &Pool, now: Timestamp) -> Option<Spent> {
-    let before = so_far(pool, now)?;
-    let to = Timestamp::from_millis(now.as_millis() - i64::try_from(SEEN_AFTER.as_millis()).unwrap_or(0));
-    if to <= before.until {
-        return Some(before);
+    /// What to write down of a pool's spending; `None` without a budget. What is written already, unless that is old or a lease has begun.
+    pub fn spent(&self, id: &PoolId, pool: &Pool, now: Timestamp) -> Option<Spent> {
+        let before = so_far(pool, now)?;
+        let to = Timestamp::from_millis(now.as_millis() - i64::try_from(SEEN_AFTER.as_millis()).unwrap_or(0));
+        if to <= before.until {
+            return Some(before);
+        }
+        let bought = self.began(before.until, to);
+        let known = pool.memory.spent.is_some_and(|old| old.period == before.period);
+        if known && !bought && to.since(before.until) < WRITE_EVERY {
+            return Some(before);
+        }
+        Some(Spent {
+            amount: before.amount + self.accrued(id, before.until, to),
+            until: to,
+            ..before
+        })
     }
-    let bought = servers(snapshot).any(|(_, _, _, server)| {
-        server
-            .lease
-            .is_some_and(|lease| lease.start > before.until && lease.start <= to)
-    });
-    let known = pool.memory.spent.is_some_and(|old| old.period == before.period);
-    if known && !bought && to.since(before.until) < WRITE_EVERY {
-        return Some(before);
-    }
-    Some(Spent {
-        amount: before.amount + accrued(snapshot, id, before.until, to),
-        until: to,
-        ..before
-    })
-}
 
-/// What a pool has spent and cannot avoid any more: with leases that have just begun, and servers that were asked for. `None` without a budget.
-pub fn committed(snapshot: &Snapshot, id: &PoolId, pool: &Pool, now: Timestamp) -> Option<Money> {
-    let before = so_far(pool, now)?;
-    let asked = servers(snapshot).filter(|(_, _, _, server)| server.lease.is_none() && is_asked_for(server));
-    let asked = asked.map(|(name, group, server_name, _)| {
-        part(
-            snapshot,
-            id,
-            name,
-            server_name,
-            Money::from_micros(price(group).as_micros()),
-        )
-    });
-    Some(before.amount + accrued(snapshot, id, before.until, now) + asked.sum())
+    /// What a pool has spent and cannot avoid any more: with leases that have just begun, and servers that were asked for. `None` without a
+    /// budget.
+    pub fn committed(&self, id: &PoolId, pool: &Pool, now: Timestamp) -> Option<Money> {
+        let before = so_far(pool, now)?;
+        Some(before.amount + self.accrued(id, before.until, now) + self.asked(id))
+    }
+
+    /// The purse of a pool; `None` without a budget.
+    pub fn purse(&self, id: &PoolId, pool: &Pool, now: Timestamp) -> Option<Purse> {
+        let gone = self.committed(id, pool, now)?;
+        let budget = pool.budget?;
+        Some(Purse { budget, gone })
+    }
 }
 
 /// What a pool may still spend in one pass.
@@ -138,13 +134,6 @@ pub struct Purse {
 }
 
 impl Purse {
-    /// The purse of a pool; `None` without a budget.
-    pub fn of(snapshot: &Snapshot, id: &PoolId, pool: &Pool, now: Timestamp) -> Option<Self> {
-        let gone = committed(snapshot, id, pool, now)?;
-        let budget = pool.budget?;
-        Some(Self { budget, gone })
-    }
-
     /// Takes out what a server of `group` costs at least, or says why there is not enough. What costs nothing may always be had.
     pub fn buy(&mut self, group: &Group) -> Result<(), Problem> {
         let price = price(group);
@@ -191,87 +180,6 @@ fn is_asked_for(server: &Server) -> bool {
         server.state,
         ServerState::Requested | ServerState::Provisioning | ServerState::Booting
     )
-}
-
-fn servers(snapshot: &Snapshot) -> impl Iterator<Item = (&GroupName, &Group, &ServerName, &Server)> {
-    snapshot.groups.iter().flat_map(|(name, group)| {
-        let servers = group.inventory.servers().iter();
-        servers.map(move |(server, of)| (name, group, server, of))
-    })
-}
-
-/// What a pool spends in `(from, to]`.
-fn accrued(snapshot: &Snapshot, id: &PoolId, from: Timestamp, to: Timestamp) -> Money {
-    servers(snapshot)
-        .map(|(name, group, server_name, server)| {
-            let amount = of_server(snapshot, group, server, from, to);
-            part(snapshot, id, name, server_name, amount)
-        })
-        .sum()
-}
-
-/// What a server costs in `(from, to]`.
-fn of_server(snapshot: &Snapshot, group: &Group, server: &Server, from: Timestamp, to: Timestamp) -> Money {
-    let mut amount = Money::ZERO;
-    if let Some(lease) = server.lease {
-        if lease.start > from && lease.start <= to {
-            amount = amount + group.pricing.hourly.for_span(lease.minimum_until.since(lease.start));
-        }
-        amount = amount + group.pricing.hourly.for_span(to.since(lease.minimum_until.max(from)));
-    }
-    if group.provider.always_on || is_asked_for(server) {
-        return amount;
-    }
-    let began = server.lease.map_or(server.since, |lease| lease.start);
-    let on = to.since(from.max(began)).as_hours_f64();
-    let energy = snapshot.sites.get(&group.site).map_or(0.0, |site| {
-        group.power.idle_watts / 1_000.0 * site.energy.price_per_kwh.as_f64() * site.energy.pue * on
-    });
-    amount + Money::from_f64(energy)
-}
-
-/// The part of what a server costs that a pool pays.
-fn part(snapshot: &Snapshot, id: &PoolId, group: &GroupName, server: &ServerName, amount: Money) -> Money {
-    let payers = payers(snapshot, group, server);
-    let all: i64 = payers.iter().map(|(_, share)| i64::from(*share)).sum();
-    let own = payers.iter().find(|(payer, _)| *payer == id);
-    own.map_or(Money::ZERO, |(_, share)| {
-        let micros = i128::from(amount.as_micros()) * i128::from(*share) / i128::from(all.max(1));
-        Money::from_micros(i64::try_from(micros).unwrap_or(i64::MAX))
-    })
-}
-
-/// Who pays for a server, and how many shares each has.
-fn payers<'a>(snapshot: &'a Snapshot, group: &GroupName, server: &ServerName) -> Vec<(&'a PoolId, u32)> {
-    let there = |pool: &Pool| pool.running.values().filter(|replica| replica.group == *group).count();
-    let on = |pool: &Pool| {
-        let mut running = pool.running.values();
-        running.any(|replica| replica.group == *group && replica.server == *server)
-    };
-    let waits_for = |id: &PoolId, pool: &Pool| {
-        let planned = snapshot.ahead.as_ref()?.pools.get(id)?.replicas.get(group)?;
-        Some(planned.saturating_sub(u32::try_from(there(pool)).unwrap_or(u32::MAX)))
-    };
-    let selects = |pool: &Pool| {
-        let labels = &pool.placement.group_labels;
-        snapshot.groups.get(group).is_some_and(|spec| {
-            pool.namespace_at.contains(&spec.site)
-                && labels.iter().all(|(key, value)| spec.labels.get(key) == Some(value))
-        })
-    };
-    let by = |share: &dyn Fn(&PoolId, &Pool) -> u32| -> Vec<(&'a PoolId, u32)> {
-        let shares = snapshot.pools.iter().map(|(id, pool)| (id, share(id, pool)));
-        shares.filter(|(_, share)| *share > 0).collect()
-    };
-    let users = by(&|_, pool| u32::from(on(pool)));
-    if !users.is_empty() {
-        return users;
-    }
-    let waiting = by(&|id, pool| waits_for(id, pool).unwrap_or(0));
-    if !waiting.is_empty() {
-        return waiting;
-    }
-    by(&|_, pool| u32::from(selects(pool)))
 }
 
 #[cfg(test)]

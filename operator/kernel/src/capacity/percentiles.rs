@@ -100,6 +100,29 @@ impl Component {
     }
 }
 
+/// The share of requests within a bound, one component at a time.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Share {
+    all: f64,
+    beyond: f64,
+}
+
+impl Share {
+    pub(super) fn add(&mut self, component: &Component, ms: f64) {
+        self.all += component.weight;
+        self.beyond += component.weight * component.beyond(ms);
+    }
+
+    /// All of none.
+    pub(super) fn within(self) -> Fraction {
+        Fraction::new(if self.all > 0.0 {
+            1.0 - self.beyond / self.all
+        } else {
+            1.0
+        })
+    }
+}
+
 impl Percentiles {
     pub(super) fn new(components: Vec<Component>) -> Self {
         Self(Shape::Mixture(components))
@@ -115,12 +138,11 @@ impl Percentiles {
             Shape::Mixture(components) => components,
             Shape::Measured(quantiles) => return Fraction::new(quantiles.within(ms)),
         };
-        let (mut all, mut beyond) = (0.0, 0.0);
+        let mut share = Share::default();
         for component in components {
-            all += component.weight;
-            beyond += component.weight * component.beyond(ms);
+            share.add(component, ms);
         }
-        Fraction::new(if all > 0.0 { 1.0 - beyond / all } else { 1.0 })
+        share.within()
     }
 
     /// The least latency in ms that this share of requests stays within; zero of no requests.
@@ -129,12 +151,29 @@ impl Percentiles {
             Shape::Mixture(components) => components,
             Shape::Measured(quantiles) => return quantiles.at(share.get()),
         };
+        self.narrow(components, share, |_, _| false)
+    }
+
+    /// Whether the latency that this share of requests stays within is below `ms`: as [`Self::at`] says it, in fewer steps.
+    pub fn is_below(&self, share: Fraction, ms: f64) -> bool {
+        match &self.0 {
+            // What is left lies between both bounds.
+            Shape::Mixture(components) => self.narrow(components, share, |low, high| high < ms || low >= ms) < ms,
+            Shape::Measured(quantiles) => quantiles.at(share.get()) < ms,
+        }
+    }
+
+    /// The upper one of two bounds that are brought together until `enough`, or as near as makes no difference.
+    fn narrow(&self, components: &[Component], share: Fraction, enough: impl Fn(f64, f64) -> bool) -> f64 {
         let worst = |of: fn(&Component) -> f64| components.iter().map(of).fold(0.0, f64::max);
         // So many means of the worst wait on top of the worst base bound every percentile that one asks for.
         let mut high = worst(|component| component.base_ms)
             + 32.0 * worst(|component| component.extra[0].mean_ms.max(component.extra[1].mean_ms));
         let mut low = 0.0;
         for _ in 0..60 {
+            if enough(low, high) {
+                break;
+            }
             let middle = f64::midpoint(low, high);
             if self.within(middle) >= share {
                 high = middle;

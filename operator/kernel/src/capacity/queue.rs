@@ -13,9 +13,12 @@
 //! Several servers behind a router of least work are a pool of `c` such servers with common queues; behind a random router each is one
 //! for itself. All times are in ms, all rates in requests per ms.
 
-use super::percentiles::{Component, Extra, Percentiles};
-use super::{Prediction, Servers};
-use crate::snapshot::{Discipline, LengthMix};
+use std::sync::Arc;
+
+use super::Prediction;
+use super::percentiles::{Component, Extra, Percentiles, Share};
+use crate::engine::StepTimes;
+use crate::snapshot::{Discipline, LengthMix, Metric, Objective};
 use crate::units::Fraction;
 
 /// More servers than this are taken to pool no better: keeps the chain short, costs a few percent, and errs on the safe side.
@@ -32,59 +35,87 @@ const MOST_STAGES: f64 = 8.0;
 pub(super) struct Station<'a> {
     mix: &'a LengthMix,
     discipline: Discipline,
-    kinds: Vec<Kind>,
+    kinds: Vec<(Arc<Kind>, f64)>,
 }
 
 impl<'a> Station<'a> {
-    pub(super) fn new(servers: &[Servers], mix: &'a LengthMix, discipline: Discipline) -> Self {
-        let present = servers.iter().filter(|kind| kind.count > 0);
-        Self {
-            mix,
-            discipline,
-            kinds: present.map(|kind| Kind::new(kind, mix)).collect(),
-        }
+    /// `kinds` of servers with what they do with the mix, and how many there are of each: every kind once.
+    pub(super) fn new(kinds: Vec<(Arc<Kind>, f64)>, mix: &'a LengthMix, discipline: Discipline) -> Self {
+        Self { mix, discipline, kinds }
     }
 
     /// The rate, per second, that all servers together can finish at most.
     pub(super) fn saturation(&self) -> f64 {
         self.kinds
             .iter()
-            .map(|kind| kind.saturation() * kind.count)
+            .map(|(kind, count)| kind.saturation() * count)
             .sum::<f64>()
             * 1e3
     }
 
     /// Latencies at `rate` per second; `None` if some server would have to finish more than it can.
     pub(super) fn predict(&self, rate: f64) -> Option<Prediction> {
-        let saturation = self.saturation();
-        let servers: f64 = self.kinds.iter().map(|kind| kind.count).sum();
+        let loads = self.loads(rate)?;
         let (mut ttft, mut itl) = (Vec::new(), Vec::new());
         let mut busiest: f64 = 0.0;
-        for kind in &self.kinds {
-            // The router of least work keeps all servers equally busy; the random one sends the same to each.
-            let (per_server, pooled) = match self.discipline {
-                Discipline::LeastWork => (rate / saturation * kind.saturation(), servers.min(MOST_POOLED)),
-                Discipline::Weighted => (rate / servers / 1e3, 1.0),
-            };
-            busiest = busiest.max(per_server / kind.saturation());
-            Load::new(kind, self.mix, per_server, pooled)?.components(self.mix, &mut ttft, &mut itl);
+        for load in &loads {
+            busiest = busiest.max(load.rate / load.kind.saturation());
+            load.first_tokens(|component| ttft.push(component));
+            load.later_tokens(self.mix, |component| itl.push(component));
         }
-        (!self.kinds.is_empty()).then(|| Prediction {
+        Some(Prediction {
             ttft_ms: Percentiles::new(ttft),
             itl_ms: Percentiles::new(itl),
             utilization: Fraction::new(busiest),
         })
     }
+
+    /// Whether every objective holds at `rate` per second: as [`Self::predict`] says it, without the distributions.
+    pub(super) fn holds(&self, rate: f64, objectives: &[Objective]) -> bool {
+        let Some(loads) = self.loads(rate) else { return false };
+        objectives.iter().all(|objective| {
+            let ms = super::milliseconds(objective);
+            let mut share = Share::default();
+            for load in &loads {
+                match objective.metric {
+                    Metric::TimeToFirstToken => load.first_tokens(|component| share.add(&component, ms)),
+                    Metric::InterTokenLatency => load.later_tokens(self.mix, |component| share.add(&component, ms)),
+                }
+            }
+            share.within() >= objective.percentile
+        })
+    }
+
+    /// Every kind at its part of `rate`; `None` if there is none, or one would have to finish more than it can.
+    fn loads(&self, rate: f64) -> Option<Vec<Load<'_>>> {
+        let saturation = self.saturation();
+        let servers: f64 = self.kinds.iter().map(|(_, count)| count).sum();
+        let loads = self.kinds.iter().map(|(kind, count)| {
+            // The router of least work keeps all servers equally busy; the random one sends the same to each.
+            let (per_server, pooled) = match self.discipline {
+                Discipline::LeastWork => (rate / saturation * kind.saturation(), servers.min(MOST_POOLED)),
+                Discipline::Weighted => (rate / servers / 1e3, 1.0),
+            };
+            Load::new(kind, *count, per_server, pooled)
+        });
+        if self.kinds.is_empty() { None } else { loads.collect() }
+    }
 }
 
 /// One kind of server with one mix of lengths.
-struct Kind {
+#[derive(Clone, Debug)]
+pub(super) struct Kind {
     alpha: f64,
     beta: f64,
     delta: f64,
     chunk: f64,
     slots: f64,
-    count: f64,
+    /// Mean prompt and output tokens of the mix.
+    means: (f64, f64),
+    /// Each prompt of the mix: its own work, and its chunks.
+    prompts: Vec<(f64, f64)>,
+    /// Mean and mean square of a prompt's own work.
+    prompt_work: (f64, f64),
     /// Rate at which a server that holds `n` requests finishes them, for `n` from zero to all slots.
     finishing: Vec<f64>,
     /// Squared coefficient of variation of a request's work in a full batch.
@@ -92,8 +123,7 @@ struct Kind {
 }
 
 impl Kind {
-    fn new(servers: &Servers, mix: &LengthMix) -> Self {
-        let times = &servers.performance.times;
+    pub(super) fn new(times: &StepTimes, mix: &LengthMix) -> Self {
         let (prompt, output) = mix.means();
         let by_memory = times.kv_tokens as f64 / (prompt + output).max(1.0);
         let mut kind = Self {
@@ -102,7 +132,9 @@ impl Kind {
             delta: times.delta_ns as f64 / 1e6,
             chunk: f64::from(times.prefill_chunk.max(1)),
             slots: f64::from(times.max_batch.max(1)).min(by_memory).floor().max(1.0),
-            count: f64::from(servers.count),
+            means: (prompt, output),
+            prompts: Vec::new(),
+            prompt_work: (0.0, 0.0),
             finishing: vec![0.0],
             variability: 0.0,
         };
@@ -110,21 +142,27 @@ impl Kind {
         let (mean, square) = moments(mix, |prompt, output| {
             f64::from(prompt) * kind.delta + f64::from(output) * per_output
         });
+        let (chunk, delta) = (kind.chunk, kind.delta);
+        let prompts = mix.classes.iter().map(|&(prompt, _)| f64::from(prompt.max(1)));
+        kind.prompts = prompts
+            .map(|prompt| (prompt * delta, (prompt / chunk).ceil()))
+            .collect();
+        kind.prompt_work = moments(mix, |prompt, _| f64::from(prompt) * delta);
         kind.variability = (square / (mean * mean).max(f64::MIN_POSITIVE) - 1.0).max(0.0);
-        kind.fill_finishing(mix);
+        kind.fill_finishing();
         kind
     }
 
     /// Mean value analysis, one request more at a time.
-    fn fill_finishing(&mut self, mix: &LengthMix) {
-        let (prompt, output) = mix.means();
+    fn fill_finishing(&mut self) {
+        let (prompt, output) = self.means;
         let tokens = (output - 1.0).max(0.0);
         let (mut at_prefill, mut decoding) = (0.0, 0.0);
         let mut held = 1.0;
         while held <= self.slots {
             // A request sees the server as it is with one request fewer, and itself.
             let step = self.step(decoding + 1.0);
-            let (prefill, _) = moments(mix, |prompt, _| self.prefill(prompt, step - self.beta));
+            let (prefill, _) = self.prefill_moments(step - self.beta);
             let stay = prefill * (1.0 + at_prefill);
             // rate · (stay + tokens · step / (1 − rate · work)) = held, because others' prompts stretch decoding.
             let (work, sum) = (prompt * self.delta, stay + tokens * step + held * prompt * self.delta);
@@ -159,16 +197,23 @@ impl Kind {
         self.alpha + self.beta * decoding.min(self.slots)
     }
 
-    /// From a prompt's first chunk to its first token, in iterations of `step` and the chunk.
-    fn prefill(&self, prompt: u32, step: f64) -> f64 {
-        let prompt = f64::from(prompt.max(1));
-        prompt * self.delta + (prompt / self.chunk).ceil() * step
+    /// From each prompt's first chunk to its first token, in iterations of `step` and the chunk; in the order of the mix.
+    fn prefills(&self, step: f64) -> impl Iterator<Item = f64> {
+        self.prompts.iter().map(move |(work, chunks)| work + chunks * step)
+    }
+
+    /// Mean and mean square of them.
+    fn prefill_moments(&self, step: f64) -> (f64, f64) {
+        mean_and_square(self.prefills(step), self.prompts.len())
     }
 }
 
 /// One server in steady state.
 struct Load<'a> {
     kind: &'a Kind,
+    /// Servers of the kind.
+    count: f64,
+    /// Of one server.
     rate: f64,
     /// Servers with common queues.
     pooled: f64,
@@ -183,50 +228,57 @@ struct Load<'a> {
 }
 
 impl<'a> Load<'a> {
-    fn new(kind: &'a Kind, mix: &LengthMix, rate: f64, pooled: f64) -> Option<Self> {
+    fn new(kind: &'a Kind, count: f64, rate: f64, pooled: f64) -> Option<Self> {
         if rate >= kind.saturation() {
             return None;
         }
-        let (prompt, output) = mix.means();
+        let (prompt, output) = kind.means;
         let prompt_share = rate * prompt * kind.delta;
         // Little's law for decoding sequences: decoding = rate · tokens · step(decoding + 1) / (1 − prompt share).
         let tokens = rate * (output - 1.0).max(0.0) / (1.0 - prompt_share).max(0.01);
         let decoding = tokens * (kind.alpha + kind.beta) / (1.0 - tokens * kind.beta).max(0.01);
         let decoding = decoding.clamp(0.0, kind.slots);
         let step = kind.step(decoding);
-        let prefill = moments(mix, |prompt, _| kind.prefill(prompt, step));
+        let prefill = kind.prefill_moments(step);
         Some(Self {
             kind,
+            count,
             rate,
             pooled,
             decoding,
             prompt_share,
-            prompt_work: moments(mix, |prompt, _| f64::from(prompt) * kind.delta),
+            prompt_work: kind.prompt_work,
             prefill,
         })
     }
 
-    fn components(&self, mix: &LengthMix, ttft: &mut Vec<Component>, itl: &mut Vec<Component>) {
-        let (slot, prompts) = (self.wait_for_slot(), self.wait_for_prefill());
-        let queued = Extra::sum(slot, prompts);
-        let weight = self.rate * self.kind.count;
+    /// Time to first token, by class of the mix.
+    fn first_tokens(&self, mut each: impl FnMut(Component)) {
+        let queued = Extra::sum(self.wait_for_slot(), self.wait_for_prefill());
         let step = self.kind.step(self.decoding);
-        let waited = prompts.probability * prompts.mean_ms;
-        for &(prompt, output) in &mix.classes {
-            let prefill = self.kind.prefill(prompt, step);
-            ttft.push(Component {
-                weight,
+        for prefill in self.kind.prefills(step) {
+            each(Component {
+                weight: self.rate * self.count,
                 // An arrival waits for the end of the iteration under way.
                 base_ms: prefill + step / 2.0 * self.decoding.min(1.0),
                 extra: queued,
             });
-            if output > 1 {
-                itl.push(Component {
-                    weight,
-                    base_ms: self.kind.step(self.decoding + 1.0),
-                    extra: [self.interference(f64::from(output - 1), prefill + waited), Extra::NONE],
-                });
-            }
+        }
+    }
+
+    /// Latency between tokens, by class of the mix.
+    fn later_tokens(&self, mix: &LengthMix, mut each: impl FnMut(Component)) {
+        let prompts = self.wait_for_prefill();
+        let waited = prompts.probability * prompts.mean_ms;
+        let step = self.kind.step(self.decoding);
+        let classes = mix.classes.iter().zip(self.kind.prefills(step));
+        for (&(_, output), prefill) in classes.filter(|((_, output), _)| *output > 1) {
+            let sojourn = prefill + waited;
+            each(Component {
+                weight: self.rate * self.count,
+                base_ms: self.kind.step(self.decoding + 1.0),
+                extra: [self.interference(f64::from(output - 1), sojourn), Extra::NONE],
+            });
         }
     }
 
@@ -297,10 +349,14 @@ impl<'a> Load<'a> {
 
 /// Mean and mean square over the mix.
 fn moments(mix: &LengthMix, of: impl Fn(u32, u32) -> f64) -> (f64, f64) {
-    let count = mix.classes.len().max(1) as f64;
+    let values = mix.classes.iter().map(|&(prompt, output)| of(prompt, output));
+    mean_and_square(values, mix.classes.len())
+}
+
+fn mean_and_square(values: impl Iterator<Item = f64>, count: usize) -> (f64, f64) {
+    let count = count.max(1) as f64;
     let (mut mean, mut square) = (0.0, 0.0);
-    for &(prompt, output) in &mix.classes {
-        let value = of(prompt, output);
+    for value in values {
         mean += value / count;
         square += value * value / count;
     }

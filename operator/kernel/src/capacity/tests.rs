@@ -133,7 +133,8 @@ fn predicted_percentiles_are_those_of_the_engine() {
             performance: &m2_ultra,
             count,
         }];
-        let rate = load * queue::Station::new(&servers, mix, discipline).saturation();
+        let kind = Arc::new(queue::Kind::new(&m2_ultra.times, mix));
+        let rate = load * queue::Station::new(vec![(kind, f64::from(count))], mix, discipline).saturation();
         let fleet = vec![&m2_ultra; usize::try_from(count).unwrap()];
         let run = simulation::run(&fleet, mix, discipline, rate, 8_000, 5);
         let predicted = predict(&servers, mix, discipline, Rate::per_second(rate)).unwrap();

@@ -3,10 +3,9 @@
 //! A bucket knows how much of it was measured. What was not measured is a gap and never a zero: rates are counts over
 //! measured time, and a bucket that was hardly measured has no rate at all. Bounded: old buckets fall out at the end.
 
-use std::collections::VecDeque;
-
 use serde::{Deserialize, Serialize};
 
+use super::buckets::Buckets;
 use super::packing;
 use crate::time::{Span, Timestamp};
 use crate::units::Rate;
@@ -81,7 +80,7 @@ pub(crate) struct Series {
     pub(crate) capacity: usize,
     /// The number of the first bucket.
     pub(crate) first: i64,
-    pub(crate) buckets: VecDeque<Bucket>,
+    pub(crate) buckets: Buckets,
 }
 
 impl Series {
@@ -90,7 +89,7 @@ impl Series {
             span,
             capacity,
             first: 0,
-            buckets: VecDeque::new(),
+            buckets: Buckets::new(),
         }
     }
 
@@ -110,8 +109,8 @@ impl Series {
             .saturating_add(i64::try_from(self.buckets.len()).unwrap_or(i64::MAX))
     }
 
-    /// Bucket `number`, made if it is new; the oldest ones go. `None` if it is older than what is kept.
-    fn entry(&mut self, number: i64) -> Option<&mut Bucket> {
+    /// Changes bucket `number`, made if it is new; the oldest ones go. Nothing if it is older than what is kept.
+    fn change(&mut self, number: i64, change: impl FnOnce(&mut Bucket)) {
         let room = i64::try_from(self.capacity).unwrap_or(i64::MAX);
         if self.buckets.is_empty() || number.saturating_sub(self.end()) >= room {
             self.buckets.clear();
@@ -124,8 +123,9 @@ impl Series {
             self.buckets.pop_front();
             self.first += 1;
         }
-        let index = usize::try_from(number.checked_sub(self.first)?).ok()?;
-        self.buckets.get_mut(index)
+        if let Ok(index) = usize::try_from(number.saturating_sub(self.first)) {
+            self.buckets.change(index, change);
+        }
     }
 
     /// Adds counts of `[from, until)`, spread evenly.
@@ -137,26 +137,26 @@ impl Series {
             let next = self.start_of(number.saturating_add(1)).min(until);
             let due = counts.first(next.since(from).as_millis(), whole);
             let span = self.span.as_millis();
-            if let Some(bucket) = self.entry(number) {
+            self.change(number, |bucket| {
                 let measured = u64::from(bucket.measured_ms) + next.since(at).as_millis();
                 bucket.measured_ms = u32::try_from(measured.min(span)).unwrap_or(u32::MAX);
                 bucket.counts = bucket.counts.plus(due.minus(given));
-            }
+            });
             (at, given) = (next, due);
         }
     }
 
     /// Takes over from `other` every bucket that it has measured more of.
     fn merge(&mut self, other: &Self) {
-        for (number, theirs) in (other.first..).zip(&other.buckets) {
+        for (number, theirs) in (other.first..).zip(other.buckets.iter()) {
             if theirs.measured_ms == 0 || (number < self.first && !self.prepend(number)) {
                 continue;
             }
-            if let Some(ours) = self.entry(number)
-                && ours.measured_ms < theirs.measured_ms
-            {
-                *ours = *theirs;
-            }
+            self.change(number, |ours| {
+                if ours.measured_ms < theirs.measured_ms {
+                    *ours = theirs;
+                }
+            });
         }
     }
 
@@ -166,9 +166,9 @@ impl Series {
         if wanted > self.capacity {
             return false;
         }
-        while self.first > number {
-            self.buckets.push_front(Bucket::default());
-            self.first -= 1;
+        if let Ok(missing) = usize::try_from(self.first.saturating_sub(number)) {
+            self.buckets.prepend(missing);
+            self.first = self.first.min(number);
         }
         true
     }
@@ -303,24 +303,24 @@ impl History {
     }
 
     /// The buckets of 5 minutes with their starts, oldest first.
-    pub fn fine(&self) -> impl Iterator<Item = (Timestamp, &Bucket)> {
+    pub fn fine(&self) -> impl Iterator<Item = (Timestamp, Bucket)> {
         (self.fine.first..)
             .map(|number| self.fine.start_of(number))
-            .zip(&self.fine.buckets)
+            .zip(self.fine.buckets.iter())
     }
 
     /// The hourly buckets with their starts, oldest first.
-    pub fn hourly(&self) -> impl Iterator<Item = (Timestamp, &Bucket)> {
+    pub fn hourly(&self) -> impl Iterator<Item = (Timestamp, Bucket)> {
         (self.coarse.first..)
             .map(|number| self.coarse.start_of(number))
-            .zip(&self.coarse.buckets)
+            .zip(self.coarse.buckets.iter())
     }
 
     /// Mean prompt and output tokens of a request: over the last 6 hours that have any, else over all. `None` without any.
     pub fn mean_lengths(&self) -> Option<(f64, f64)> {
         let recent = 6 * 12;
         [
-            self.fine.buckets.iter().rev().take(recent).collect::<Vec<_>>(),
+            self.fine.buckets.last(recent).collect::<Vec<_>>(),
             self.coarse.buckets.iter().collect(),
         ]
         .into_iter()
@@ -495,7 +495,7 @@ mod tests {
             for (at, count) in (0..).map(|index| index * step).zip(&counts) {
                 history.record(ms(at), ms(at + step), requests(*count)).unwrap();
             }
-            let kept = |buckets: Vec<&Bucket>| buckets.iter().map(|bucket| bucket.counts.requests).sum::<u64>();
+            let kept = |buckets: Vec<Bucket>| buckets.iter().map(|bucket| bucket.counts.requests).sum::<u64>();
             prop_assert_eq!(kept(history.hourly().map(|(_, bucket)| bucket).collect()), counts.iter().sum::<u64>());
         }
     }

@@ -3,12 +3,11 @@
 //! A column of counts changes little from bucket to bucket, so that a difference mostly fits one or two bytes (LEB128
 //! after zigzag, as in Protocol Buffers). Runs of equal values, such as the measured time, are one pair.
 
-use std::collections::VecDeque;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use serde::{Deserialize, Serialize};
 
+use super::buckets::Buckets;
 use super::history::{Bucket, Counts, History, Series};
 use crate::time::Timestamp;
 
@@ -79,7 +78,7 @@ impl TryFrom<Packed> for History {
 fn pack(series: &Series) -> String {
     let mut writer = Writer::default();
     writer.number(series.buckets.len() as u64);
-    let column = |value: fn(&Bucket) -> u64| series.buckets.iter().map(value);
+    let column = |value: fn(Bucket) -> u64| series.buckets.iter().map(value);
     writer.runs(column(|bucket| u64::from(bucket.measured_ms)));
     writer.differences(column(|bucket| bucket.counts.requests));
     writer.differences(column(|bucket| bucket.counts.prompt_tokens));
@@ -100,7 +99,7 @@ fn unpack(series: &mut Series, first: i64, text: &str, what: &'static str) -> Re
     let outputs = reader.differences(count)?;
     reader.finish()?;
 
-    let mut buckets = VecDeque::with_capacity(count);
+    let mut buckets = Buckets::new();
     for index in 0..count {
         let measured_ms = u32::try_from(measured[index]).map_err(|_| DecodeError::Range(what))?;
         if u64::from(measured_ms) > series.span.as_millis() {

@@ -50,7 +50,7 @@ struct Column {
 
 impl Column {
     fn new(series: &Series, events: &[Event]) -> Self {
-        let one = |(number, bucket): (i64, &Bucket)| {
+        let one = |(number, bucket): (i64, Bucket)| {
             let factor = factor(events, series.start_of(number), series.start_of(number + 1));
             bucket.rate(series.span).map_or(f64::NAN, |rate| {
                 (rate.as_per_second() * super::history::FINE.as_secs_f64() / factor).min(MOST)
@@ -58,7 +58,7 @@ impl Column {
         };
         Self {
             first: series.first,
-            values: (series.first..).zip(&series.buckets).map(one).collect(),
+            values: (series.first..).zip(series.buckets.iter()).map(one).collect(),
         }
     }
 

@@ -9,7 +9,6 @@ use super::stock::Stock;
 use super::world::World;
 use crate::names::GroupName;
 use crate::reason::Problem;
-use crate::spending::Purse;
 
 /// Offers without purchases for which there is no money or no power left, and groups that have none left for that. What is planned comes before
 /// what is merely offered.
@@ -20,7 +19,7 @@ pub(crate) fn affordable(
     stock: &Stock,
     offers: Vec<Slot>,
 ) -> (Vec<Slot>, BTreeMap<GroupName, Problem>) {
-    let mut purse = Purse::of(world.snapshot, crew.id, crew.pool, world.now);
+    let mut purse = world.accounts.purse(crew.id, crew.pool, world.now);
     let mut refused = BTreeMap::new();
     if purse.is_none() && !stock.power.is_limited() {
         return (offers, refused);

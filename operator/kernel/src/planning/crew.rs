@@ -1,11 +1,12 @@
 //! The replicas of one pool, and where each of them stands.
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 
 use super::demand;
 use super::model::Counts;
 use super::policy::LOST_GRACE;
-use super::world::World;
+use super::world::{World, is_gone};
 use crate::lifecycle::{DrainStep, NodeHealth, ReplicaState, ServerState, drain::in_flight, server::SUSPECT_LIMIT};
 use crate::names::{GroupName, PoolId, ReplicaId};
 use crate::reason::Reason;
@@ -33,6 +34,8 @@ pub(crate) enum Standing {
 pub(crate) struct Member<'a> {
     pub(crate) name: &'a ReplicaId,
     pub(crate) replica: &'a Replica,
+    /// Its group, by the group's own name if there is one.
+    pub(crate) group: &'a GroupName,
     pub(crate) standing: Standing,
     /// Its server, as last seen.
     pub(crate) server: Option<&'a Server>,
@@ -55,6 +58,10 @@ pub(crate) struct Crew<'a> {
     pub(crate) id: &'a PoolId,
     pub(crate) pool: &'a Pool,
     pub(crate) members: Vec<Member<'a>>,
+    /// See [`Self::serving`].
+    serving: OnceCell<Counts>,
+    /// See [`Self::kept`].
+    kept: OnceCell<Counts>,
 }
 
 impl<'a> Crew<'a> {
@@ -65,7 +72,23 @@ impl<'a> Crew<'a> {
             .iter()
             .map(|(name, replica)| member(world, pool, name, replica, attained))
             .collect();
-        Self { id, pool, members }
+        Self {
+            id,
+            pool,
+            members,
+            serving: OnceCell::new(),
+            kept: OnceCell::new(),
+        }
+    }
+
+    /// To be called when the standing of a member has changed.
+    pub(crate) fn moved(&mut self) {
+        (self.serving, self.kept) = (OnceCell::new(), OnceCell::new());
+    }
+
+    /// What stays.
+    pub(crate) fn kept(&self) -> &Counts {
+        self.kept.get_or_init(|| count(self.keepers()))
     }
 
     pub(crate) fn keepers(&self) -> impl Iterator<Item = &Member<'a>> {
@@ -86,8 +109,9 @@ impl<'a> Crew<'a> {
     }
 
     /// What takes requests now, drains excepted.
-    pub(crate) fn serving(&self) -> Counts {
-        count(self.members.iter().filter(|member| member.serving))
+    pub(crate) fn serving(&self) -> &Counts {
+        let serving = || count(self.members.iter().filter(|member| member.serving));
+        self.serving.get_or_init(serving)
     }
 
     /// Replicas at a site that does not answer.
@@ -100,7 +124,7 @@ impl<'a> Crew<'a> {
 pub(crate) fn count<'m, 'a: 'm>(members: impl Iterator<Item = &'m Member<'a>>) -> Counts {
     let mut counts: BTreeMap<GroupName, u32> = BTreeMap::new();
     for member in members {
-        *counts.entry(member.replica.group.clone()).or_default() += 1;
+        *counts.entry(member.group.clone()).or_default() += 1;
     }
     counts
 }
@@ -112,8 +136,13 @@ fn member<'a>(
     replica: &'a Replica,
     attained: bool,
 ) -> Member<'a> {
-    let server = world.server_of(replica);
-    let site = world.snapshot.sites.get(&replica.site);
+    let ground = world.ground(&replica.group);
+    let group = ground.map_or(&replica.group, |ground| ground.name);
+    let server = ground.and_then(|ground| ground.group.inventory.servers().get(&replica.server));
+    let site = match ground {
+        Some(ground) if ground.group.site == replica.site => ground.site,
+        _ => world.snapshot.sites.get(&replica.site),
+    };
     let takes_requests = replica.state == ReplicaState::Ready && replica.serving && replica.drain.is_none();
     let lost_since = site.and_then(|site| match site.contact {
         Contact::Lost { since, .. } => Some(since),
@@ -124,14 +153,16 @@ fn member<'a>(
         return Member {
             name,
             replica,
+            group,
             standing: Standing::OutOfSight,
             server,
             hands_off: true,
             serving: takes_requests && (attained || world.now.since(since) < LOST_GRACE),
         };
     }
-    let hands_off = pool.paused || world.hands_off(&replica.group).is_some();
-    let standing = match standing(world, pool, replica, site, server) {
+    let hands_off = pool.paused || ground.is_none_or(|ground| ground.hands_off.is_some());
+    let ground = ground.map(|ground| ground.group);
+    let standing = match standing(world, pool, replica, (ground, site, server)) {
         // Nobody may move it, and it serves: no replacement is needed.
         Standing::Leaving(reason) if hands_off && !outranks(reason) => Standing::Keeper,
         standing => standing,
@@ -140,6 +171,7 @@ fn member<'a>(
     Member {
         name,
         replica,
+        group,
         standing,
         server,
         hands_off,
@@ -147,8 +179,12 @@ fn member<'a>(
     }
 }
 
+/// The group, the site and the server that a replica is on, as far as they are there.
+type Place<'p> = (Option<&'p Group>, Option<&'p Site>, Option<&'p Server>);
+
 /// Where a replica stands that can be seen: the first of these that holds.
-fn standing(world: &World, pool: &Pool, replica: &Replica, site: Option<&Site>, server: Option<&Server>) -> Standing {
+fn standing(world: &World, pool: &Pool, replica: &Replica, place: Place) -> Standing {
+    let (group, site, server) = place;
     if matches!(replica.state, ReplicaState::Terminating | ReplicaState::Ended) {
         Standing::Over
     } else if replica.drain.is_some() {
@@ -157,7 +193,8 @@ fn standing(world: &World, pool: &Pool, replica: &Replica, site: Option<&Site>, 
         Standing::Leaving(Reason::PoolDeleted)
     } else if site.is_some_and(|site| forbidden(pool, site, server)) {
         Standing::Leaving(Reason::NoLongerPermitted)
-    } else if world.server_gone(replica) || server.is_some_and(|server| is_taken_back(server) || world.is_dead(server))
+    } else if group.is_some_and(|group| is_gone(group, server))
+        || server.is_some_and(|server| is_taken_back(server) || world.is_dead(server))
     {
         Standing::Leaving(Reason::ReplicaLost)
     } else if world.is_late(pool, replica) && !server.is_some_and(|server| server.held) {
@@ -165,7 +202,7 @@ fn standing(world: &World, pool: &Pool, replica: &Replica, site: Option<&Site>, 
     } else if let Some(lost) = lost(world, pool, replica, server) {
         lost
     } else {
-        to_be_moved(world, pool, replica, site, server).map_or(Standing::Keeper, Standing::Leaving)
+        to_be_moved(pool, place).map_or(Standing::Keeper, Standing::Leaving)
     }
 }
 
@@ -201,14 +238,7 @@ fn is_down(server: &Server) -> bool {
 }
 
 /// Why a replica that serves well has to move, after its replacement serves.
-fn to_be_moved(
-    world: &World,
-    pool: &Pool,
-    replica: &Replica,
-    site: Option<&Site>,
-    server: Option<&Server>,
-) -> Option<Reason> {
-    let group = world.snapshot.groups.get(&replica.group);
+fn to_be_moved(pool: &Pool, (group, site, server): Place) -> Option<Reason> {
     if server.is_some_and(|server| server.cordoned && !server.held) {
         Some(Reason::ServerCordoned)
     } else if server.is_some_and(|server| server.state == ServerState::Failed) {

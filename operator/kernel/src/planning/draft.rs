@@ -1,5 +1,7 @@
 //! The plan while it is being made.
 
+use std::collections::BTreeSet;
+
 use crate::plan::{Action, Decision, Plan, Rejected, Verdict};
 use crate::reason::Reason;
 use crate::time::Timestamp;
@@ -9,6 +11,8 @@ use crate::time::Timestamp;
 pub(crate) struct Draft {
     now: Timestamp,
     pub(crate) plan: Plan,
+    /// What is decided.
+    actions: BTreeSet<Action>,
 }
 
 impl Draft {
@@ -16,6 +20,7 @@ impl Draft {
         Self {
             now,
             plan: Plan::default(),
+            actions: BTreeSet::new(),
         }
     }
 
@@ -47,7 +52,7 @@ impl Draft {
         message: impl Into<String>,
         mut rejected: Vec<Rejected>,
     ) {
-        if self.plan.decisions.iter().any(|decision| decision.action == action) {
+        if !self.actions.insert(action.clone()) {
             return;
         }
         rejected.truncate(Decision::MAX_REJECTED);

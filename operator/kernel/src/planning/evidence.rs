@@ -71,11 +71,9 @@ pub(crate) fn suffices(crew: &Crew, options: &Options, now: Timestamp) -> bool {
 }
 
 fn trusts<'o>(crew: &'o Crew, options: &'o Options) -> impl Iterator<Item = (&'o Group, Trust)> {
-    let serving = crew.serving();
-    let choices = options.choices.iter();
-    choices
-        .filter(move |(name, _)| serving.contains_key(**name))
-        .map(|(_, choice)| (choice.group, options.feasibility.trust(choice.group)))
+    let serving = crew.serving().keys();
+    let choices = serving.filter_map(|name| options.choice(name));
+    choices.map(|choice| (choice.group, options.feasibility.trust(choice.group)))
 }
 
 fn serving<'c, 'a>(crew: &'c Crew<'a>) -> impl Iterator<Item = &'c Member<'a>> {
@@ -108,7 +106,7 @@ pub(crate) fn most(crew: &Crew, rate: Option<Rate>, now: Timestamp) -> Option<u3
 }
 
 fn load(member: &Member, options: &Options, now: Timestamp) -> Option<bool> {
-    let choice = options.choices.get(&member.replica.group)?;
+    let choice = options.choice(member.group)?;
     is_full(&member.replica.load, &choice.performance.times, now)
 }
 

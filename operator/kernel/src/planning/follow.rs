@@ -7,24 +7,28 @@
 
 use std::collections::BTreeMap;
 
-use super::crew::{Crew, count};
+use super::crew::{Crew, recallable};
 use super::figures;
 use super::grow::{Growth, shortage};
 use super::guide::Guide;
 use super::model::{Counts, Model, total, with};
 use super::slots::{Slot, Source};
-use super::stock::Stock;
+use super::stock::{Shelf, Stock};
 use super::world::World;
 use crate::names::GroupName;
 use crate::reason::{Problem, Reason};
 use crate::snapshot::Discipline;
 
 /// What a pool adds now, out of `offers` in their order.
-pub(crate) fn follow(plan: &Following, offers: Vec<Slot>, unavailable: &BTreeMap<GroupName, Problem>) -> Growth {
+pub(crate) fn follow<'f>(
+    plan: &'f Following<'f, '_>,
+    offers: Vec<Slot>,
+    unavailable: &BTreeMap<GroupName, Problem>,
+) -> Growth {
     let mut follow = Follow {
         plan,
         offers,
-        have: count(plan.crew.keepers()),
+        have: plan.crew.kept().clone(),
         growth: Growth::default(),
     };
     follow.there(Follow::is_planned, |follow, group| {
@@ -40,13 +44,35 @@ pub(crate) fn follow(plan: &Following, offers: Vec<Slot>, unavailable: &BTreeMap
     follow.propose()
 }
 
+/// What a pool adds by the plan if that is nothing, whatever is offered; `None` if it may be something.
+pub(crate) fn content(plan: &Following) -> Option<Growth> {
+    let (crew, guide, options) = (plan.crew, plan.guide, plan.model.options);
+    let have = crew.kept();
+    let count = |counts: &Counts, group: &GroupName| counts.get(group).copied().unwrap_or(0);
+    let wants = |(group, shelf): (&GroupName, &Shelf)| {
+        let there = !(shelf.free.is_empty() && shelf.reversible.is_empty() && shelf.vacating.is_empty());
+        let spare = shelf.free.len() > usize::try_from(count(plan.promised, group)).unwrap_or(usize::MAX);
+        let planned = || count(have, group) < guide.replicas(group);
+        (there || shelf.coming > 0) && (spare || planned()) && options.satisfies(group)
+    };
+    let recalls = || crew.members.iter().any(|member| recallable(member, crew.pool));
+    let has_room = total(have) < crew.pool.replicas.max;
+    let takes = has_room && (recalls() || plan.stock.shelves.iter().any(wants));
+    let asks = |name: &GroupName| {
+        let group = plan.world.group(name);
+        group.is_some_and(|(group, _)| guide.purchases(name, group, plan.stock.shelves.get(name)) > 0)
+    };
+    let lacks = total(have) < crew.pool.replicas.min;
+    (!takes && !lacks && !guide.planned.replicas.keys().any(asks)).then(Growth::default)
+}
+
 /// Everything that a pool which follows the plan looks at.
 pub(crate) struct Following<'f, 'a> {
     pub(crate) world: &'f World<'a>,
     pub(crate) crew: &'f Crew<'a>,
-    pub(crate) model: &'f Model<'f>,
+    pub(crate) model: &'f Model<'f, 'a>,
     pub(crate) guide: &'f Guide<'a>,
-    pub(crate) stock: &'f Stock,
+    pub(crate) stock: &'f Stock<'a>,
     /// Servers of each group that are planned for other pools and that those do not have yet.
     pub(crate) promised: &'f Counts,
 }
@@ -166,7 +192,7 @@ impl Follow<'_, '_> {
     fn minimum(&mut self, unavailable: &BTreeMap<GroupName, Problem>) {
         let crew = self.plan.crew;
         let minimum = crew.pool.replicas.min;
-        let message = format!("{} of at least {minimum}", figures::replicas(&count(crew.keepers())));
+        let message = format!("{} of at least {minimum}", figures::replicas(crew.kept()));
         while total(&self.have) < minimum {
             let there = self.offers.iter().position(|slot| !slot.is_purchase());
             let Some(index) = there.or(if self.offers.is_empty() { None } else { Some(0) }) else {

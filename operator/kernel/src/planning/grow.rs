@@ -62,32 +62,39 @@ struct Want {
 /// One pool's growth.
 struct Grow<'g, 'a> {
     crew: &'g Crew<'a>,
-    model: &'g Model<'g>,
+    model: &'g Model<'g, 'a>,
     need: &'g Need<'g>,
     floor: Floor,
     /// Replicas that stay.
-    before: Counts,
+    before: &'g Counts,
     now: Timestamp,
 }
 
+/// What a pool adds now if that is nothing, whatever is offered; `None` if it wants something.
+pub(crate) fn content<'g, 'a>(
+    crew: &'g Crew<'a>,
+    model: &'g Model<'g, 'a>,
+    need: &'g Need<'g>,
+    now: Timestamp,
+) -> Option<Growth> {
+    let grow = Grow::of(crew, model, need, now);
+    let wants = grow.wanting(grow.before).is_some();
+    (!wants).then(|| Growth {
+        short: grow.floor.exhausted,
+        ..Growth::default()
+    })
+}
+
 /// What a pool adds now, out of `offers` in their order.
-pub(crate) fn grow(
-    crew: &Crew,
-    model: &Model,
-    need: &Need,
+pub(crate) fn grow<'g, 'a>(
+    crew: &'g Crew<'a>,
+    model: &'g Model<'g, 'a>,
+    need: &'g Need<'g>,
     mut offers: Vec<Slot>,
     unavailable: &mut BTreeMap<GroupName, Problem>,
     now: Timestamp,
 ) -> Growth {
-    let before = count(crew.keepers());
-    let grow = Grow {
-        crew,
-        model,
-        need,
-        floor: floor(crew, model, need, &before, now),
-        before,
-        now,
-    };
+    let grow = Grow::of(crew, model, need, now);
     let mut growth = Growth::default();
     let mut have = grow.before.clone();
     while let Some(want) = grow.wanting(&have) {
@@ -134,7 +141,19 @@ pub(crate) fn grow(
     growth
 }
 
-impl Grow<'_, '_> {
+impl<'g, 'a> Grow<'g, 'a> {
+    fn of(crew: &'g Crew<'a>, model: &'g Model<'g, 'a>, need: &'g Need<'g>, now: Timestamp) -> Self {
+        let before = crew.kept();
+        Self {
+            crew,
+            model,
+            need,
+            floor: floor(crew, model, need, before, now),
+            before,
+            now,
+        }
+    }
+
     /// What `have` is missing.
     fn wanting(&self, have: &Counts) -> Option<Want> {
         let pool = self.crew.pool;
@@ -165,7 +184,7 @@ impl Grow<'_, '_> {
                 } else {
                     Reason::BelowMinimum
                 },
-                message: format!("{} of at least {}", figures::replicas(&self.before), pool.replicas.min),
+                message: format!("{} of at least {}", figures::replicas(self.before), pool.replicas.min),
                 lack: None,
             });
         }
@@ -196,8 +215,8 @@ impl Grow<'_, '_> {
         let load = format!(
             "{} requests/s arrive, {} are sustainable on {}",
             figures::two(rate.as_per_second()),
-            figures::two(self.model.sustainable(&self.before).as_per_second()),
-            figures::replicas(&self.before),
+            figures::two(self.model.sustainable(self.before).as_per_second()),
+            figures::replicas(self.before),
         );
         let (reason, message) = match &lack {
             _ if replacing => (Reason::Replacing, format!("{load}, others are leaving or lost")),

@@ -9,7 +9,7 @@
 
 use std::fmt::Write;
 
-use super::crew::{Crew, count};
+use super::crew::Crew;
 use super::demand::Need;
 use super::evidence::{doubts, mislead};
 use super::figures;
@@ -91,7 +91,7 @@ pub(crate) struct Guide<'a> {
 impl<'a> Guide<'a> {
     /// Why the plan's figures are not to be believed.
     fn doubt(&self, crew: &Crew, rate: Rate) -> Option<String> {
-        let missed = episode(crew, total(&count(crew.keepers())), self.now)?;
+        let missed = episode(crew, total(crew.kept()), self.now)?;
         if self.now.since(missed.since) < DISTRUST_AFTER {
             return None;
         }
@@ -110,7 +110,7 @@ impl<'a> Guide<'a> {
             })
             .reduce(f64::max)?;
         let rate = rate.as_per_second() * AFTER_BURST;
-        let expected = self.planned.burn.as_ref()?.at(rate, self.capacity(&serving));
+        let expected = self.planned.burn.as_ref()?.at(rate, self.capacity(serving));
         (burnt > DISTRUST_LEAST && burnt > expected * DISTRUST_FACTOR).then(|| {
             format!(
                 "since {} requests miss an objective far more often than the capacity curves say",
@@ -136,10 +136,14 @@ impl<'a> Guide<'a> {
     /// Servers that the pool may still ask for: those planned, less those that have been asked for since.
     pub(crate) fn purchases(&self, name: &GroupName, group: &Group, stock: Option<&Shelf>) -> u32 {
         let Some(planned) = self.group(name) else { return 0 };
+        let own = planned.buyers.get(self.id).copied().unwrap_or(0);
+        if own == 0 {
+            return 0;
+        }
         let asked = stock.map_or(0, |shelf| shelf.asked.len());
         let done = u32::try_from(since(planned, group) + asked).unwrap_or(u32::MAX);
         let left = planned.buyers.values().sum::<u32>().saturating_sub(done);
-        planned.buyers.get(self.id).copied().unwrap_or(0).min(left)
+        own.min(left)
     }
 
     /// Whether a server is to be left now: the plan does not want it for longer than a drain takes.
@@ -184,9 +188,9 @@ impl<'a> Guide<'a> {
     /// What the plan says, in one sentence for people. Rounded, so that a status changes when the plan does, and not whenever it is made.
     pub(crate) fn outlook(&self) -> String {
         let mut text = String::from("as planned ahead");
-        let later = self.planned.capacity.keys().filter_map(|name| {
-            let (at, count) = self.group(name)?.later.first()?;
-            Some((*at, *count, name))
+        let later = self.ahead.groups.iter().filter_map(|(name, group)| {
+            let (at, count) = group.later.first()?;
+            self.planned.capacity.contains_key(name).then_some((*at, *count, name))
         });
         if let Some((at, count, name)) = later.min() {
             let _ = write!(text, ", {count} more of {name} from about {} on", to_half_hour(at));

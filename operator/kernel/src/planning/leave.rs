@@ -37,12 +37,13 @@ pub(crate) fn roll(crew: &mut Crew, options: &Options) {
         })
         .min_by_key(|member| {
             (
-                Reverse(options.place(&member.replica.group, member.server)),
+                Reverse(options.place(member.group, member.server)),
                 victim_order(member, pool),
             )
         });
     if let Some(member) = next {
         member.standing = Standing::Leaving(Reason::RevisionReplaced);
+        crew.moved();
     }
 }
 
@@ -65,6 +66,7 @@ pub(crate) fn preempt(crew: &mut Crew, taken: &Counts) {
             member.standing = Standing::Leaving(Reason::Preempted);
         }
     }
+    crew.moved();
 }
 
 /// What becomes of replicas that have to go.
@@ -95,12 +97,12 @@ pub(crate) fn leave(
     wanted: Wanted,
     draining: &mut BTreeMap<GroupName, u32>,
 ) -> Leave {
-    let mut serving = crew.serving();
+    let mut serving = crew.serving().clone();
     let (mut going, mut held) = (Vec::new(), None);
     let mut leaving: Vec<_> = crew.leaving().filter(|(member, _)| !member.hands_off).collect();
     leaving.sort_by_cached_key(|(member, _)| victim_order(member, crew.pool));
     for (member, reason) in leaving {
-        let group = &member.replica.group;
+        let group = member.group;
         // An engine that nobody can read may serve all the same: it goes when the others are enough without it.
         let counts = member.serving || reason == Reason::EngineSilent;
         let rest = if member.serving {

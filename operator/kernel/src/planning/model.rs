@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 use super::demand::values;
 use super::options::{Options, Place};
 use super::policy::{MISPREDICTED, TARGET_UTILIZATION};
-use crate::capacity::{Prediction, Servers, predict, sustainable};
+use crate::capacity::{Prediction, Servers, Sets};
 use crate::feasibility::LengthSource;
 use crate::names::{GroupName, SiteName};
-use crate::snapshot::{Pool, Survive};
+use crate::snapshot::{Objective, Pool, Survive};
 use crate::time::Timestamp;
 use crate::units::Rate;
 
@@ -29,20 +29,17 @@ pub(crate) enum Lack {
 
 /// The model of one pool's capacity in one pass.
 #[derive(Debug)]
-pub(crate) struct Model<'a> {
+pub(crate) struct Model<'m, 'a> {
     pool: &'a Pool,
-    pub(crate) options: &'a Options<'a>,
-    /// Sets are asked for again and again while a pass compares them.
-    known: RefCell<BTreeMap<Counts, f64>>,
+    pub(crate) options: &'m Options<'a>,
+    /// Sets are asked for again and again, within a pass and from pass to pass.
+    sets: &'m RefCell<Sets>,
 }
 
-impl<'a> Model<'a> {
-    pub(crate) fn new(pool: &'a Pool, options: &'a Options<'a>) -> Self {
-        Self {
-            pool,
-            options,
-            known: RefCell::default(),
-        }
+impl<'m, 'a> Model<'m, 'a> {
+    /// `sets` are of the pool's traffic.
+    pub(crate) fn new(pool: &'a Pool, options: &'m Options<'a>, sets: &'m RefCell<Sets>) -> Self {
+        Self { pool, options, sets }
     }
 
     /// Whether latencies are measured that are so far above the model's prediction that it may not take capacity away.
@@ -50,13 +47,17 @@ impl<'a> Model<'a> {
     /// Latencies far below the prediction are no reason: a pessimistic model only keeps too much. Nor are small ones,
     /// where a histogram's buckets and the network say more than the engine.
     pub(crate) fn optimistic(&self, serving: &Counts, rate: Rate, now: Timestamp) -> bool {
-        let Some(prediction) = self.predict(serving, rate) else {
+        let matters =
+            |&(objective, value_ms): &(&Objective, f64)| value_ms > objective.threshold.as_millis() as f64 / 4.0;
+        let mut slow = values(self.pool, now).filter(matters).peekable();
+        if slow.peek().is_none() {
             return false;
-        };
-        values(self.pool, now).any(|(objective, value_ms)| {
-            let predicted = prediction.of(objective.metric).at(objective.percentile);
-            let matters = objective.threshold.as_millis() as f64 / 4.0;
-            value_ms > matters && value_ms > predicted * MISPREDICTED
+        }
+        self.predict(serving, rate).is_some_and(|prediction| {
+            slow.any(|(objective, value_ms)| {
+                let predicted = prediction.of(objective.metric);
+                predicted.is_below(objective.percentile, value_ms / MISPREDICTED)
+            })
         })
     }
 
@@ -74,13 +75,12 @@ impl<'a> Model<'a> {
     }
 
     fn predict(&self, counts: &Counts, rate: Rate) -> Option<Prediction> {
-        let lengths = self.options.feasibility.lengths();
-        predict(&self.servers(counts), lengths, self.pool.discipline, rate)
+        self.sets.borrow_mut().predict(&self.servers(counts), rate)
     }
 
     /// The site of a group, if the pool may run there.
     pub(crate) fn site_of(&self, group: &GroupName) -> Option<&SiteName> {
-        self.options.choices.get(group).map(|choice| choice.site)
+        self.options.choice(group).map(|choice| choice.site)
     }
 
     /// Where a group comes in the pool's order.
@@ -90,31 +90,30 @@ impl<'a> Model<'a> {
 
     /// What `counts` sustain while every objective holds.
     pub(crate) fn sustainable(&self, counts: &Counts) -> Rate {
-        if let Some(rate) = self.known.borrow().get(counts) {
-            return Rate::per_second(*rate);
-        }
-        let servers = self.servers(counts);
-        let rate = sustainable(
-            &servers,
-            self.options.feasibility.lengths(),
-            &self.pool.objectives,
-            self.pool.discipline,
-        );
-        self.known.borrow_mut().insert(counts.clone(), rate.as_per_second());
-        rate
+        self.sets.borrow_mut().sustainable(&self.servers(counts))
     }
 
-    fn servers(&self, counts: &Counts) -> Vec<Servers<'_>> {
+    fn servers(&self, counts: &Counts) -> Vec<Servers<'m>> {
         counts
             .iter()
             .filter_map(|(group, &count)| {
-                let choice = self.options.choices.get(group)?;
+                let choice = self.options.choice(group)?;
                 (count > 0 && choice.routable).then_some(Servers {
                     performance: &choice.performance,
                     count,
                 })
             })
             .collect()
+    }
+
+    /// Whether all of `counts` are machines that do the same, and that requests get to.
+    pub(crate) fn alike(&self, counts: &Counts) -> bool {
+        let mut groups = counts.keys().map(|group| {
+            let choice = self.options.choice(group).filter(|choice| choice.routable)?;
+            Some(choice.performance.times)
+        });
+        let first = groups.next().flatten();
+        first.is_some() && groups.all(|times| times == first)
     }
 
     /// What `counts` lack to carry `rate` at `utilization`, and through the loss that the pool wants to survive.
@@ -142,7 +141,7 @@ impl<'a> Model<'a> {
 
     /// Whether there are replicas among `counts` whose figures nobody knows: the spec of their group is broken, say.
     pub(crate) fn unfathomed(&self, counts: &Counts) -> bool {
-        let known = |group: &GroupName| self.options.choices.contains_key(group);
+        let known = |group: &GroupName| self.options.choice(group).is_some();
         counts.iter().any(|(group, count)| *count > 0 && !known(group))
     }
 
@@ -165,7 +164,7 @@ impl<'a> Model<'a> {
     /// Whether it has nothing to say: with lengths that nobody has measured lately every objective is out of reach anywhere.
     pub(crate) fn is_silent(&self) -> bool {
         self.options.feasibility.source() != LengthSource::Measured
-            && self.options.choices.values().all(|choice| choice.doubt.is_some())
+            && self.options.choices().all(|(_, choice)| choice.doubt.is_some())
     }
 
     /// What is left of `counts` when that happens whose consequences are lacking, in requests per second.
@@ -186,13 +185,15 @@ impl<'a> Model<'a> {
     /// knows are believed to carry what arrives: if they do not, measured objectives say so.
     pub(crate) fn carries(&self, counts: &Counts, rate: Rate, utilization: f64) -> bool {
         let needed = rate.as_per_second();
-        needed <= 0.0 || self.unfathomed(counts) || self.sustainable(counts).as_per_second() * utilization >= needed
+        needed <= 0.0
+            || self.unfathomed(counts)
+            || (self.sets.borrow_mut()).carries(&self.servers(counts), needed, utilization)
     }
 
     pub(crate) fn sites(&self, counts: &Counts) -> Vec<SiteName> {
         let mut sites: Vec<_> = counts
             .keys()
-            .filter_map(|group| self.options.choices.get(group))
+            .filter_map(|group| self.options.choice(group))
             .map(|choice| choice.site.clone())
             .collect();
         sites.sort();
@@ -203,12 +204,7 @@ impl<'a> Model<'a> {
     pub(crate) fn without_site(&self, counts: &Counts, site: &SiteName) -> Counts {
         counts
             .iter()
-            .filter(|(group, _)| {
-                self.options
-                    .choices
-                    .get(*group)
-                    .is_some_and(|choice| choice.site != site)
-            })
+            .filter(|(group, _)| self.options.choice(group).is_some_and(|choice| choice.site != site))
             .map(|(group, count)| (group.clone(), *count))
             .collect()
     }

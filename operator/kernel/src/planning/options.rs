@@ -1,8 +1,11 @@
 //! Where a pool may run, in the order in which its placement fills it, what that costs, and why not elsewhere.
 
+use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
 
-use super::world::World;
+use super::world::{Ground, World, place};
 use crate::feasibility::{Feasibility, is_routable};
 use crate::names::{GroupName, SiteName};
 use crate::performance::Performance;
@@ -15,7 +18,7 @@ use crate::units::Money;
 /// A group that a pool may run in.
 #[derive(Debug)]
 pub(crate) struct Choice<'a> {
-    pub(crate) performance: Performance,
+    pub(crate) performance: Arc<Performance>,
     pub(crate) group: &'a Group,
     pub(crate) site: &'a SiteName,
     pub(crate) ownership: Ownership,
@@ -59,79 +62,147 @@ impl Choice<'_> {
     }
 }
 
-fn is_paid(server: &Server, at: Timestamp) -> bool {
+/// Whether the paid term of a server runs on at `at`.
+pub(crate) fn is_paid(server: &Server, at: Timestamp) -> bool {
     server.lease.is_some_and(|lease| lease.minimum_until > at)
 }
 
-/// All groups, as one pool sees them.
+/// All groups, as one pool sees them: each is looked at when it is asked for.
 #[derive(Debug)]
 pub(crate) struct Options<'a> {
-    /// Groups whose figures for the pool are known: those that satisfy it, and those in `refused` where it may run still.
-    pub(crate) choices: BTreeMap<&'a GroupName, Choice<'a>>,
-    /// Groups that do not satisfy the pool.
-    pub(crate) refused: BTreeMap<&'a GroupName, Problem>,
-    /// What it was judged by.
+    /// What it is judged by.
     pub(crate) feasibility: Feasibility<'a>,
-    order: PlacementOrder,
+    pool: &'a Pool,
+    grounds: Rc<[Ground<'a>]>,
+    /// One for each of `grounds`.
+    seen: Vec<OnceCell<Box<Seen<'a>>>>,
+    /// Where groups are among `grounds` that were asked for lately: a pool asks for a few again and again.
+    places: RefCell<Vec<(GroupName, usize)>>,
     now: Timestamp,
+}
+
+/// A group, as the pool sees it.
+#[derive(Debug)]
+struct Seen<'a> {
+    /// Its figures for the pool, if they are known: the pool may run there, or may run there still.
+    choice: Option<Choice<'a>>,
+    /// Why it does not satisfy the pool.
+    refused: Option<Problem>,
 }
 
 /// A place in the pool's order: smaller is filled first and emptied last.
 pub(crate) type Place = (i64, bool, Ownership, bool, i64, Money);
 
+impl Seen<'_> {
+    fn satisfies(&self) -> bool {
+        self.choice.is_some() && self.refused.is_none()
+    }
+}
+
 impl<'a> Options<'a> {
     pub(crate) fn of(world: &World<'a>, pool: &'a Pool) -> Self {
-        let feasibility = Feasibility::of(pool, world.catalogue, world.now);
-        let mut choices = BTreeMap::new();
-        let mut refused = BTreeMap::new();
-        for (name, group) in &world.snapshot.groups {
-            let Some(site) = world.snapshot.sites.get(&group.site) else {
-                continue;
-            };
-            let (performance, satisfied) = match feasibility.check(name, group, site) {
-                Ok(performance) => (Ok(performance), true),
-                // Lengths, labels and specs change. What serves there already keeps its figures until it has moved.
-                Err(problem) => {
-                    refused.insert(name, problem);
-                    (feasibility.performance(group), false)
-                }
-            };
-            match performance {
-                Ok(performance) => {
-                    let automatic = pool.mode == Mode::Auto && group.mode == Mode::Auto;
-                    let closed = world.takes_no_work(name);
-                    let choice = Choice {
-                        doubt: feasibility.doubt(group, &performance),
-                        performance,
-                        group,
-                        site: &group.site,
-                        ownership: site.ownership,
-                        busy: energy(site, group.power.busy_watts),
-                        idle: energy(site, group.power.idle_watts),
-                        routable: is_routable(pool, &group.site),
-                        open: satisfied && (closed.is_none() || world.expects(name)),
-                        closed,
-                        verdict: if automatic { Verdict::Act } else { Verdict::Propose },
-                    };
-                    choices.insert(name, choice);
-                }
-                Err(problem) => {
-                    refused.entry(name).or_insert(problem);
-                }
-            }
-        }
+        let grounds = Rc::clone(world.grounds());
         Self {
-            choices,
-            refused,
-            feasibility,
-            order: pool.placement.order,
+            feasibility: Feasibility::of(pool, world.catalogue, world.now),
+            pool,
+            seen: grounds.iter().map(|_| OnceCell::new()).collect(),
+            grounds,
+            places: RefCell::default(),
             now: world.now,
         }
     }
 
+    fn index(&self, group: &GroupName) -> Option<usize> {
+        let mut places = self.places.borrow_mut();
+        if let Some((_, index)) = places.iter().find(|(known, _)| known.is(group)) {
+            return Some(*index);
+        }
+        let index = place(&self.grounds, group)?;
+        if places.len() < 16 {
+            places.push((group.clone(), index));
+        }
+        Some(index)
+    }
+
+    /// What a group is for the pool; `None` if its figures are not known.
+    pub(crate) fn choice(&self, group: &GroupName) -> Option<&Choice<'a>> {
+        self.seen(self.index(group)?)?.choice.as_ref()
+    }
+
+    /// All groups whose figures for the pool are known, by name: those that satisfy it, and those where it may run still.
+    pub(crate) fn choices(&self) -> impl Iterator<Item = (&'a GroupName, &Choice<'a>)> {
+        let all = self.grounds.iter().enumerate();
+        all.filter_map(|(index, ground)| Some((ground.name, self.seen(index)?.choice.as_ref()?)))
+    }
+
     /// Whether the pool may run in a group.
     pub(crate) fn satisfies(&self, group: &GroupName) -> bool {
-        self.choices.contains_key(group) && !self.refused.contains_key(group)
+        let seen = self.index(group).and_then(|index| self.seen(index));
+        seen.is_some_and(Seen::satisfies)
+    }
+
+    /// Whether the pool may run anywhere; `likely` is looked at first.
+    pub(crate) fn any_satisfies<'n>(&self, likely: impl IntoIterator<Item = &'n GroupName>) -> bool {
+        let mut all = (0..self.grounds.len()).filter_map(|index| self.seen(index));
+        likely.into_iter().any(|group| self.satisfies(group)) || all.any(Seen::satisfies)
+    }
+
+    /// Why an objective may be out of reach in some group, by lengths that nobody has measured lately.
+    pub(crate) fn doubt(&self) -> Option<&Problem> {
+        let all = self.grounds.iter().enumerate();
+        let mut doubtful = all.filter(|(_, ground)| self.feasibility.is_out_of_reach(ground.group));
+        doubtful.find_map(|(index, _)| self.seen(index)?.choice.as_ref()?.doubt.as_ref())
+    }
+
+    /// When places are judged for.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.now
+    }
+
+    fn seen(&self, index: usize) -> Option<&Seen<'a>> {
+        let (ground, cell) = (self.grounds.get(index)?, self.seen.get(index)?);
+        Some(cell.get_or_init(|| Box::new(self.look(ground))))
+    }
+
+    fn look(&self, ground: &Ground<'a>) -> Seen<'a> {
+        let (pool, group) = (self.pool, ground.group);
+        let Some(site) = ground.site else {
+            return Seen {
+                choice: None,
+                refused: None,
+            };
+        };
+        let (performance, refused) = match self.feasibility.find(ground.name, group, site) {
+            Ok(performance) => (Ok(performance), None),
+            // Lengths, labels and specs change. What serves there already keeps its figures until it has moved.
+            Err(problem) => (self.feasibility.figures(group), Some(problem)),
+        };
+        match performance {
+            Ok(performance) => {
+                let automatic = pool.mode == Mode::Auto && group.mode == Mode::Auto;
+                let choice = Choice {
+                    doubt: self.feasibility.doubt(group, &performance),
+                    performance,
+                    group,
+                    site: &group.site,
+                    ownership: site.ownership,
+                    busy: energy(site, group.power.busy_watts),
+                    idle: energy(site, group.power.idle_watts),
+                    routable: is_routable(pool, &group.site),
+                    open: refused.is_none() && (ground.closed.is_none() || ground.expects),
+                    closed: ground.closed.clone(),
+                    verdict: if automatic { Verdict::Act } else { Verdict::Propose },
+                };
+                Seen {
+                    choice: Some(choice),
+                    refused,
+                }
+            }
+            Err(problem) => Seen {
+                choice: None,
+                refused: refused.or(Some(problem)),
+            },
+        }
     }
 
     /// Where a server of `group` comes in the order; one that has to be asked for, if there is none yet.
@@ -139,15 +210,20 @@ impl<'a> Options<'a> {
     /// What nobody has to pay for any more comes before what costs money from now on: a lease that is paid is used before
     /// another server is bought, and a server that is billed by the hour is left before one that is not.
     pub(crate) fn place(&self, group: &GroupName, server: Option<&Server>) -> Place {
-        let Some(choice) = self.choices.get(group) else {
-            return (i64::MAX, true, Ownership::Hosted, true, i64::MAX, Money::ZERO);
-        };
+        match self.choice(group) {
+            Some(choice) => self.place_of(choice, server),
+            None => (i64::MAX, true, Ownership::Hosted, true, i64::MAX, Money::ZERO),
+        }
+    }
+
+    /// The same, of a choice.
+    pub(crate) fn place_of(&self, choice: &Choice, server: Option<&Server>) -> Place {
         let cost = choice.marginal(server, self.now).as_micros();
         let pays = choice.price(server, self.now) > Money::ZERO;
         let purchase = server.is_none();
         // Of two that cost nothing now, the one whose paid term will end is left first.
         let later = choice.group.pricing.hourly;
-        match self.order {
+        match self.pool.placement.order {
             PlacementOrder::OwnedFirst => (0, pays, choice.ownership, purchase, cost, later),
             PlacementOrder::Cheapest => (cost, pays, choice.ownership, purchase, 0, later),
         }
@@ -155,44 +231,44 @@ impl<'a> Options<'a> {
 
     /// Groups that do not satisfy the pool, and why.
     pub(crate) fn unsatisfying(&self) -> impl Iterator<Item = Rejected> {
-        self.refused.iter().map(|(name, problem)| Rejected {
-            alternative: name.to_string(),
-            reason: problem.reason,
-            message: problem.message.clone(),
-            hourly: None,
-            cost: None,
+        self.grounds.iter().enumerate().filter_map(|(index, ground)| {
+            let problem = self.seen(index)?.refused.as_ref()?;
+            Some(Rejected {
+                alternative: ground.name.to_string(),
+                reason: problem.reason,
+                message: problem.message.clone(),
+                hourly: None,
+                cost: None,
+            })
         })
     }
 
     /// Why other groups than `chosen` were not: those that do not satisfy the pool, and those that come later.
     pub(crate) fn alternatives(&self, chosen: &GroupName, unavailable: &BTreeMap<GroupName, Problem>) -> Vec<Rejected> {
-        let later = self
-            .choices
-            .iter()
-            .filter(|(name, _)| **name != chosen && self.satisfies(name))
-            .map(|(name, choice)| {
-                let known = unavailable.get(*name).or(choice.closed.as_ref());
-                let problem = known.cloned().unwrap_or_else(|| {
-                    Problem::new(
-                        Reason::LaterInOrder,
-                        format!("{name} comes after {chosen} in the placement order"),
-                    )
-                });
-                (self.place(name, None), *name, problem, Some(choice.hourly()))
+        let others = self.grounds.iter().enumerate().filter_map(|(index, ground)| {
+            let seen = self.seen(index).filter(|seen| seen.satisfies())?;
+            let choice = seen.choice.as_ref().filter(|_| ground.name != chosen)?;
+            Some((self.place_of(choice, None), ground.name, choice))
+        });
+        let mut others: Vec<_> = others.collect();
+        others.sort_by(|left, right| (&left.0, left.1).cmp(&(&right.0, right.1)));
+        let later = others.into_iter().map(|(_, name, choice)| {
+            let known = unavailable.get(name).or(choice.closed.as_ref());
+            let problem = known.cloned().unwrap_or_else(|| {
+                Problem::new(
+                    Reason::LaterInOrder,
+                    format!("{name} comes after {chosen} in the placement order"),
+                )
             });
-        let mut all: Vec<_> = later.collect();
-        all.sort_by(|left, right| (&left.0, left.1).cmp(&(&right.0, right.1)));
-        all.into_iter()
-            .map(|(_, name, problem, hourly)| Rejected {
+            Rejected {
                 alternative: name.to_string(),
                 reason: problem.reason,
                 message: problem.message,
-                hourly,
+                hourly: Some(choice.hourly()),
                 cost: None,
-            })
-            .chain(self.unsatisfying())
-            .take(Decision::MAX_REJECTED)
-            .collect()
+            }
+        });
+        later.chain(self.unsatisfying()).take(Decision::MAX_REJECTED).collect()
     }
 }
 

@@ -20,7 +20,7 @@ use crate::units::Rate;
 /// What becomes of servers that the pool is planned to leave. `promised` are servers of each group that are planned for others.
 pub(crate) fn part(case: &Case, guide: &Guide, promised: &Counts) -> Shrinkage {
     let crew = case.crew;
-    let keepers = count(crew.keepers());
+    let keepers = crew.kept();
     let Need::Known { rate, .. } = case.need else {
         return Shrinkage::hold(
             false,
@@ -33,16 +33,16 @@ pub(crate) fn part(case: &Case, guide: &Guide, promised: &Counts) -> Shrinkage {
         let message = "nothing is removed while a site with replicas of the pool does not answer";
         return Shrinkage::hold(false, Reason::SiteUnreachable, message, None);
     }
-    if total(&keepers) > crew.pool.replicas.max {
-        return above_maximum(case, total(&keepers));
+    if total(keepers) > crew.pool.replicas.max {
+        return above_maximum(case, total(keepers));
     }
-    if total(&keepers) <= crew.pool.replicas.min {
+    if total(keepers) <= crew.pool.replicas.min {
         return Shrinkage::NEEDED;
     }
     let candidates = case.candidates();
-    let due = |member: &&&Member| guide.is_due(&member.replica.group, &member.replica.server);
+    let due = |member: &&&Member| guide.is_due(member.group, &member.replica.server);
     if let Some(victim) = candidates.iter().find(due) {
-        let group = &victim.replica.group;
+        let group = victim.group;
         let rest = rest(crew, victim);
         let owned_left = rest.keys().any(|group| case.ownership(group) == Ownership::Owned);
         let reason = if case.ownership(group) != Ownership::Owned && owned_left {
@@ -58,13 +58,13 @@ pub(crate) fn part(case: &Case, guide: &Guide, promised: &Counts) -> Shrinkage {
         return leave(case, guide, victim, &rest, *rate, reason, message);
     }
     let more_than_planned = |member: &&&Member| {
-        let group = &member.replica.group;
+        let group = member.group;
         promised.contains_key(group) && keepers.get(group).is_some_and(|has| *has > guide.replicas(group))
     };
     match candidates.iter().find(more_than_planned) {
         Some(victim) => {
             let since = crew.pool.memory.surplus_since.unwrap_or(guide.now);
-            let group = &victim.replica.group;
+            let group = victim.group;
             let message = format!("a server of {group} is planned for another pool");
             // Two plans in a row say so.
             if guide.now < since + HOLD_DOWN {
@@ -80,7 +80,7 @@ pub(crate) fn part(case: &Case, guide: &Guide, promised: &Counts) -> Shrinkage {
 fn rest(crew: &Crew, victim: &Member) -> Counts {
     let serving = count(crew.keepers().filter(|member| member.serving));
     if victim.serving {
-        without(&serving, &victim.replica.group)
+        without(&serving, victim.group)
     } else {
         serving
     }
@@ -111,7 +111,7 @@ fn leave(
             return Shrinkage::hold(true, Reason::NeededForLoss, message, None);
         }
     }
-    let group = &victim.replica.group;
+    let group = victim.group;
     let allowed = case.world.group(group).map(|(found, _)| &found.disruption);
     if let Some(problem) = allowed.and_then(|allowed| disruption(group, allowed, case.draining)) {
         return Shrinkage::hold(true, problem.reason, problem.message, None);

@@ -4,14 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::afford::affordable;
 use super::conditions::pool::{Findings, outlook};
-use super::crew::{Crew, Standing, count, voluntary};
+use super::crew::{Crew, Standing, voluntary};
 use super::demand::{Need, need, remembered_lengths};
 use super::draft::Draft;
 use super::drains;
-use super::follow::{Following, follow};
-use super::grow::{Growth, grow};
+use super::follow::{self, Following, follow};
+use super::grow::{Growth, content, grow};
 use super::guide::Lead;
 use super::leave::{Leave, Wanted, leave, preempt, roll};
+use super::memo::Memo;
 use super::model::{Counts, Model, total, with, without};
 use super::options::Options;
 use super::part::part;
@@ -29,11 +30,10 @@ use crate::names::{GroupName, PoolId, ReplicaId, ServerName};
 use crate::plan::{Action, Rejected, Verdict};
 use crate::reason::{Problem, Reason};
 use crate::snapshot::{Pool, PoolMemory};
-use crate::spending;
 
 /// What the pools of one pass share.
 pub(crate) struct Shared<'a> {
-    pub(crate) stock: Stock,
+    pub(crate) stock: Stock<'a>,
     pub(crate) claims: Claims,
     /// Replicas that drain by choice, by group.
     pub(crate) draining: BTreeMap<GroupName, u32>,
@@ -56,7 +56,7 @@ impl<'a> Shared<'a> {
         *taken.entry(slot.group.clone()).or_default() += 1;
         *self.draining.entry(slot.group.clone()).or_default() += 1;
         // No third pool takes it as well.
-        self.claims.kept.insert((slot.group.clone(), server.clone()));
+        self.claims.keep(&slot.group, server);
     }
 }
 
@@ -66,10 +66,17 @@ pub(crate) fn rank(pool: &Pool) -> (std::cmp::Reverse<i32>, u32) {
 }
 
 /// Decides about one pool. `below` are the pools that come after it.
-pub(crate) fn decide<'a>(world: &World<'a>, mut crew: Crew<'a>, below: &[Crew<'a>], shared: &mut Shared<'a>) {
+pub(crate) fn decide<'a>(
+    world: &World<'a>,
+    mut crew: Crew<'a>,
+    below: &[Crew<'a>],
+    shared: &mut Shared<'a>,
+    memo: &mut Memo,
+) {
     let pool = crew.pool;
     let options = Options::of(world, pool);
-    let model = Model::new(pool, &options);
+    let lent = memo.lend(pool, options.feasibility.lengths());
+    let model = Model::new(pool, &options, &lent.sets);
     let need = need(pool, world.now);
     let lead = Lead::of(world.snapshot, &crew, &options, &need, world.now);
     if !pool.paused {
@@ -80,17 +87,26 @@ pub(crate) fn decide<'a>(world: &World<'a>, mut crew: Crew<'a>, below: &[Crew<'a
     }
     if let Some(guide) = lead.guide() {
         let groups = guide.ahead.groups.keys();
-        shared.guided.extend(groups.filter(|group| options.satisfies(group)));
+        let mut known = shared.guided.iter().peekable();
+        let others = groups.filter(|group| {
+            // Both are in the order of names.
+            while known.next_if(|known| **known < *group).is_some() {}
+            known.peek() != Some(&group)
+        });
+        let others: Vec<_> = others.collect();
+        shared
+            .guided
+            .extend(others.into_iter().filter(|group| options.satisfies(group)));
     }
     let mut step = Step {
         world,
-        target: count(crew.keepers()),
+        target: crew.kept().clone(),
         crew: &crew,
         options: &options,
         model: &model,
         need: &need,
         lead: &lead,
-        unavailable: BTreeMap::new(),
+        unavailable: None,
         recalled: BTreeSet::new(),
         going: BTreeSet::new(),
         shared,
@@ -106,9 +122,11 @@ pub(crate) fn decide<'a>(world: &World<'a>, mut crew: Crew<'a>, below: &[Crew<'a
         shrinkage: None,
         held: None,
         kept: 0,
-        memory: pool.memory.clone(),
+        memory: PoolMemory::default(),
     };
-    if !pool.paused {
+    if pool.paused {
+        findings.memory.clone_from(&pool.memory);
+    } else {
         findings.growth = step.add(below);
         findings.shrinkage = step.reduce(&findings.growth);
         findings.held = step.send_off(findings.growth.short.is_none());
@@ -123,6 +141,7 @@ pub(crate) fn decide<'a>(world: &World<'a>, mut crew: Crew<'a>, below: &[Crew<'a
     step.claim();
     let outlook = outlook(world, findings);
     shared.draft.plan.pools.insert(crew.id.clone(), outlook);
+    memo.give_back(lent);
 }
 
 /// One pool's step, half done.
@@ -130,13 +149,13 @@ struct Step<'s, 'a> {
     world: &'s World<'a>,
     crew: &'s Crew<'a>,
     options: &'s Options<'a>,
-    model: &'s Model<'s>,
+    model: &'s Model<'s, 'a>,
     need: &'s Need<'s>,
     lead: &'s Lead<'a>,
     /// Replicas wanted.
     target: Counts,
-    /// Why groups that the pool may use have nothing to give.
-    unavailable: BTreeMap<GroupName, Problem>,
+    /// Why groups that the pool may use have nothing to give, if anybody has looked.
+    unavailable: Option<BTreeMap<GroupName, Problem>>,
     /// Replicas whose drain is called off in this pass.
     recalled: BTreeSet<ReplicaId>,
     /// Replicas whose drain begins in this pass.
@@ -150,20 +169,44 @@ impl<'a> Step<'_, 'a> {
         if self.crew.pool.deleting {
             return Growth::default();
         }
-        let most = self.crew.pool.replicas.max;
-        let (offers, none) = slots(self.crew, self.options, &self.shared.stock, most);
-        self.unavailable = none;
-        let (offers, refused) = affordable(self.world, self.crew, self.lead.guide(), &self.shared.stock, offers);
-        self.unavailable.extend(refused);
-        let mut growth = self.grow(offers.clone());
         let unconfirmed = |problem: &Problem| problem.reason == Reason::DemandUnconfirmed;
-        if growth.short.as_ref().is_some_and(|problem| !unconfirmed(problem)) {
+        let missing = |growth: &Growth| growth.short.as_ref().is_some_and(|problem| !unconfirmed(problem));
+        if let Some(growth) = self.content().filter(|growth| !missing(growth)) {
+            return growth;
+        }
+        let offers = self.look_around();
+        let mut growth = self.grow(offers.clone());
+        if missing(&growth) {
             growth = self.preempting(offers, below, growth);
         }
         for (slot, reason, message) in &growth.slots {
             self.take_slot(slot, *reason, message);
         }
         growth
+    }
+
+    /// What it adds wherever there is room, if that is nothing.
+    fn content(&self) -> Option<Growth> {
+        match self.lead.guide() {
+            Some(guide) => follow::content(&Following {
+                world: self.world,
+                crew: self.crew,
+                model: self.model,
+                guide,
+                stock: &self.shared.stock,
+                promised: &self.shared.promised.to_others(self.crew.id),
+            }),
+            None => content(self.crew, self.model, self.need, self.world.now),
+        }
+    }
+
+    /// Where another replica could go, and why not elsewhere.
+    fn look_around(&mut self) -> Vec<Slot> {
+        let stock = &self.shared.stock;
+        let (offers, none) = slots(self.crew, self.options, stock, self.crew.pool.replicas.max);
+        let (offers, refused) = affordable(self.world, self.crew, self.lead.guide(), stock, offers);
+        self.unavailable = Some(none.into_iter().chain(refused).collect());
+        offers
     }
 
     /// Tries again with servers of pools that yield to this one, before anything is merely proposed.
@@ -188,6 +231,7 @@ impl<'a> Step<'_, 'a> {
     }
 
     fn grow(&mut self, offers: Vec<Slot>) -> Growth {
+        let unavailable = self.unavailable.get_or_insert_default();
         if let Some(guide) = self.lead.guide() {
             let following = Following {
                 world: self.world,
@@ -197,10 +241,10 @@ impl<'a> Step<'_, 'a> {
                 stock: &self.shared.stock,
                 promised: &self.shared.promised.to_others(self.crew.id),
             };
-            return follow(&following, offers, &self.unavailable);
+            return follow(&following, offers, unavailable);
         }
         let now = self.world.now;
-        grow(self.crew, self.model, self.need, offers, &mut self.unavailable, now)
+        grow(self.crew, self.model, self.need, offers, unavailable, now)
     }
 
     /// Takes one out, or moves work, if less would do.
@@ -214,7 +258,8 @@ impl<'a> Step<'_, 'a> {
         if pool.deleting || (!enough && self.lead.guide().is_none()) {
             return None;
         }
-        let (offers, _) = slots(self.crew, self.options, &self.shared.stock, pool.replicas.max);
+        let stock = &self.shared.stock;
+        let offers = || slots(self.crew, self.options, stock, pool.replicas.max).0;
         let case = Case {
             world: self.world,
             crew: self.crew,
@@ -237,6 +282,9 @@ impl<'a> Step<'_, 'a> {
                 self.begin_drain(name, *reason, message, rejected);
             }
             Surplus::Move(slots, message) => {
+                if self.unavailable.is_none() {
+                    self.look_around();
+                }
                 for slot in slots {
                     self.take_slot(slot, Reason::ReturnToOwned, message);
                 }
@@ -279,7 +327,8 @@ impl<'a> Step<'_, 'a> {
             self.target = with(&self.target, &slot.group);
         }
         let pool = self.crew.id.clone();
-        let alternatives = || self.options.alternatives(&slot.group, &self.unavailable);
+        let unavailable = || self.unavailable.as_ref().unwrap_or(const { &BTreeMap::new() });
+        let alternatives = || self.options.alternatives(&slot.group, unavailable());
         let mut server_state = None;
         match &slot.source {
             Source::Free(server) => {
@@ -328,10 +377,10 @@ impl<'a> Step<'_, 'a> {
 
     /// By which name people have approved a purchase that would only be proposed without them.
     fn approved_name(&self, slot: &Slot) -> Option<ServerName> {
-        let (name, choice) = self.options.choices.get_key_value(&slot.group)?;
+        let (name, choice) = (&slot.group, self.options.choice(&slot.group)?);
         let stock = &self.shared.stock;
         let needs_approval = choice.verdict == Verdict::Propose && slot.verdict == Verdict::Act;
-        let approved = approved(name, choice.group, stock.shelves.get(*name)?, self.crew.pool);
+        let approved = approved(name, choice.group, stock.shelves.get(name)?, self.crew.pool);
         approved.into_iter().next().filter(|_| needs_approval).cloned()
     }
 
@@ -341,8 +390,7 @@ impl<'a> Step<'_, 'a> {
         };
         self.going.insert(name.clone());
         if voluntary(reason) && reason != Reason::RevisionReplaced {
-            let vacated = (replica.group.clone(), replica.server.clone());
-            self.shared.claims.vacated.insert(vacated);
+            self.shared.claims.vacate(&replica.group, &replica.server);
         }
         let pool = self.crew.id.clone();
         let action = if self.world.server_gone(replica) {
@@ -392,8 +440,7 @@ impl<'a> Step<'_, 'a> {
                 Standing::Over => self.crew.pool.paused,
             };
             if stays {
-                let kept = (member.replica.group.clone(), member.replica.server.clone());
-                self.shared.claims.kept.insert(kept);
+                self.shared.claims.keep(member.group, &member.replica.server);
             }
         }
     }
@@ -404,7 +451,7 @@ impl<'a> Step<'_, 'a> {
         let grown = target > old.target.unwrap_or(0) && (growth.taken().next().is_some() || old.target.is_none());
         let removed = shrinkage.is_some_and(|shrinkage| matches!(shrinkage.verdict, Surplus::Remove(..)));
         let surplus = shrinkage.is_some_and(|shrinkage| shrinkage.surplus);
-        let missing = episode(self.crew, total(&count(self.crew.keepers())), now);
+        let missing = episode(self.crew, total(self.crew.kept()), now);
         let held_since = held.map(|_| old.held_since.unwrap_or(now));
         let wakes = [
             missing.map(|episode| episode.since + REACT_AFTER),
@@ -423,7 +470,7 @@ impl<'a> Step<'_, 'a> {
             short_since: growth.short_since,
             held_since,
             target: Some(target),
-            spent: spending::spent(self.world.snapshot, self.crew.id, self.crew.pool, now),
+            spent: self.world.accounts.spent(self.crew.id, self.crew.pool, now),
             lengths: remembered_lengths(self.crew.pool, now),
         }
     }

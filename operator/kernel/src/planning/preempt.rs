@@ -38,7 +38,7 @@ pub(crate) fn yielding<'a>(
             let Some((found, _)) = world.group(group) else { continue };
             if !permitted
                 || !usable
-                || shared.claims.kept.contains(&target)
+                || shared.claims.keeps(group, &replica.server)
                 || disruption(group, &found.disruption, &draining).is_some()
             {
                 continue;

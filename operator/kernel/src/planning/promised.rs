@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::crew::{Crew, count};
+use super::crew::Crew;
 use super::model::Counts;
 use crate::names::PoolId;
 use crate::snapshot::Snapshot;
@@ -10,7 +10,11 @@ use crate::time::Timestamp;
 
 /// By pool and group.
 #[derive(Debug, Default)]
-pub(crate) struct Promised<'a>(BTreeMap<&'a PoolId, Counts>);
+pub(crate) struct Promised<'a> {
+    pools: BTreeMap<&'a PoolId, Counts>,
+    /// All of them.
+    all: Counts,
+}
 
 impl<'a> Promised<'a> {
     pub(crate) fn of(snapshot: &'a Snapshot, crews: &[Crew<'a>], now: Timestamp) -> Self {
@@ -23,7 +27,7 @@ impl<'a> Promised<'a> {
         }
         let missing = |crew: &Crew<'a>| {
             let planned = &ahead.pools.get(crew.id)?.replicas;
-            let has = count(crew.keepers());
+            let has = crew.kept();
             let missing = planned.iter().filter_map(|(group, planned)| {
                 // What is still to be asked for is nobody's.
                 let bought = ahead.groups.get(group).and_then(|group| group.buyers.get(crew.id));
@@ -33,17 +37,24 @@ impl<'a> Promised<'a> {
             });
             Some((crew.id, missing.collect()))
         };
-        Self(crews.iter().filter_map(missing).collect())
+        let pools: BTreeMap<_, Counts> = crews.iter().filter_map(missing).collect();
+        let mut all = Counts::new();
+        for (group, missing) in pools.values().flatten() {
+            *all.entry(group.clone()).or_default() += missing;
+        }
+        Self { pools, all }
     }
 
     /// What others than `pool` are short of, by group.
     pub(crate) fn to_others(&self, pool: &PoolId) -> Counts {
-        let mut counts = Counts::new();
-        for (_, missing) in self.0.iter().filter(|(id, _)| **id != pool) {
-            for (group, count) in missing {
-                *counts.entry(group.clone()).or_default() += count;
-            }
-        }
-        counts
+        let own = self.pools.get(pool);
+        let others = self.all.iter().map(|(group, all)| {
+            let own = own.and_then(|own| own.get(group)).copied().unwrap_or(0);
+            (group, all - own)
+        });
+        others
+            .filter(|(_, others)| *others > 0)
+            .map(|(group, others)| (group.clone(), others))
+            .collect()
     }
 }

@@ -22,22 +22,26 @@ pub(crate) fn returning(case: &Case, keepers: &Counts, rate: Rate) -> Shrinkage 
         let lease = member.server.and_then(|server| server.lease);
         lease.is_none_or(|lease| lease.minimum_until <= at)
     };
+    let is_foreign = |member: &Member| case.ownership(member.group) != Ownership::Owned;
+    if !crew.keepers().any(is_foreign) {
+        return Shrinkage::NEEDED;
+    }
     let cost = |choice: &Choice, member: &Member| choice.marginal(member.server, at);
     let dearest = case
         .candidates()
         .into_iter()
         .filter(soon)
-        .filter_map(|member| Some((member, case.options.choices.get(&member.replica.group)?)))
+        .filter_map(|member| Some((member, case.options.choice(member.group)?)))
         .filter(|(_, choice)| choice.ownership != Ownership::Owned)
         .max_by_key(|(member, choice)| cost(choice, member));
     let Some((member, dear)) = dearest else {
         return Shrinkage::NEEDED;
     };
-    let group = &member.replica.group;
+    let group = member.group;
     let mut after = without(keepers, group);
     let (mut taken, mut sum): (Vec<Slot>, Money) = (Vec::new(), Money::ZERO);
-    for slot in case.offers {
-        let Some(choice) = case.options.choices.get(&slot.group) else {
+    for slot in (case.offers)() {
+        let Some(choice) = case.options.choice(&slot.group) else {
             continue;
         };
         let server = match &slot.source {
@@ -54,7 +58,7 @@ pub(crate) fn returning(case: &Case, keepers: &Counts, rate: Rate) -> Shrinkage 
             return Shrinkage::NEEDED;
         }
         after = with(&after, &slot.group);
-        taken.push(slot.clone());
+        taken.push(slot);
         if case.model.lack(&after, rate, SHRINK_UTILIZATION).is_none() {
             if crew.keepers().any(|member| !member.serving) {
                 return Shrinkage::hold(true, Reason::ReplicasLoading, "others have to be ready first", None);

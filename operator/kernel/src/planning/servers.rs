@@ -3,15 +3,16 @@
 //! Never from an inventory that is not known, and never while a server may be needed: what pools of this pass have left
 //! on the shelves is what nobody needs.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 
 use super::draft::Draft;
 use super::policy::{DRAIN_ESTIMATE, SERVER_IDLE_HOLD_DOWN};
 use super::power::Power;
 use super::stock::{Ask, Shelf, Stock, retained_until};
-use super::world::{World, dead_at, is_usable};
+use super::world::{Occupant, World, dead_at, is_usable};
 use crate::lifecycle::{NodeHealth, ReplicaState, ServerState};
-use crate::names::{GroupName, PoolId, ServerName};
+use crate::names::{GroupName, ServerName};
 use crate::plan::{Action, Verdict};
 use crate::reason::Reason;
 use crate::snapshot::{Group, Mode, Replica, Server};
@@ -23,9 +24,40 @@ use crate::units::Money;
 #[derive(Debug, Default)]
 pub(crate) struct Claims {
     /// Servers with a replica that stays.
-    pub(crate) kept: BTreeSet<(GroupName, ServerName)>,
+    kept: RefCell<Kept>,
     /// Servers whose replica begins to drain in this pass, by choice.
-    pub(crate) vacated: BTreeSet<(GroupName, ServerName)>,
+    vacated: BTreeSet<(GroupName, ServerName)>,
+}
+
+/// Servers: collected, then looked at.
+#[derive(Debug, Default)]
+struct Kept {
+    servers: Vec<(GroupName, ServerName)>,
+    sorted: bool,
+}
+
+impl Claims {
+    pub(crate) fn keep(&mut self, group: &GroupName, server: &ServerName) {
+        let kept = self.kept.get_mut();
+        kept.servers.push((group.clone(), server.clone()));
+        kept.sorted = false;
+    }
+
+    pub(crate) fn keeps(&self, group: &GroupName, server: &ServerName) -> bool {
+        let mut kept = self.kept.borrow_mut();
+        if !kept.sorted {
+            kept.servers.sort_unstable();
+            kept.sorted = true;
+        }
+        let found = kept
+            .servers
+            .binary_search_by(|(in_group, other)| (in_group, other).cmp(&(group, server)));
+        found.is_ok()
+    }
+
+    pub(crate) fn vacate(&mut self, group: &GroupName, server: &ServerName) {
+        self.vacated.insert((group.clone(), server.clone()));
+    }
 }
 
 /// Decides about the servers of every group, and writes down what to remember of each.
@@ -68,10 +100,10 @@ pub(crate) fn manage(
 
 fn call_back(name: &GroupName, group: &Group, shelf: &mut Shelf, claims: &Claims, draft: &mut Draft) {
     for (server_name, server) in group.inventory.servers() {
-        let kept = claims.kept.contains(&(name.clone(), server_name.clone()));
         // A machine that is silent is not called back: its drain was for that.
         let answers = server.state == ServerState::Draining && server.node == NodeHealth::Ready;
-        if answers && kept && !server.cordoned && !group.deleting {
+        let kept = || claims.keeps(name, server_name);
+        if answers && kept() && !server.cordoned && !group.deleting {
             shelf.reclaimed.insert(server_name.clone());
         }
     }
@@ -119,6 +151,9 @@ fn keep_minimum(name: &GroupName, group: &Group, shelf: &mut Shelf, power: &mut 
 /// Asks for servers by the names that people have approved, then by the lowest free ones; those that are only proposed last. True if any are
 /// asked for.
 fn ask(world: &World, name: &GroupName, group: &Group, shelf: &mut Shelf, draft: &mut Draft) -> bool {
+    if shelf.asked.is_empty() {
+        return false;
+    }
     let servers = group.inventory.servers();
     let named: BTreeSet<ServerName> = shelf.asked.iter().filter_map(|ask| ask.name.clone()).collect();
     // What people have approved goes by the names that they were shown, and by no other.
@@ -166,7 +201,7 @@ struct Returns<'r, 'a> {
     world: &'r World<'a>,
     name: &'r GroupName,
     group: &'a Group,
-    shelf: &'r Shelf,
+    shelf: &'r Shelf<'a>,
     claims: &'r Claims,
     /// What the strategic plan says of the group, if it is followed.
     ahead: Option<&'r GroupAhead>,
@@ -337,7 +372,7 @@ impl Returns<'_, '_> {
             ReplicaState::Terminating => Some(replica.since),
             _ => None,
         };
-        let ends: Option<Vec<Timestamp>> = occupants.iter().map(|(_, replica)| leaves_at(replica)).collect();
+        let ends: Option<Vec<Timestamp>> = occupants.iter().map(|(.., replica)| leaves_at(replica)).collect();
         match ends.and_then(|ends| ends.into_iter().max()) {
             Some(end) if self.world.is_dead(server) && self.world.now < end => {
                 draft.wake(end);
@@ -349,7 +384,7 @@ impl Returns<'_, '_> {
     }
 
     fn is_kept(&self, server: &ServerName) -> bool {
-        self.claims.kept.contains(&self.target(server))
+        self.claims.keeps(self.name, server)
     }
 
     fn is_surplus(&self, name: &ServerName, server: &Server) -> bool {
@@ -362,8 +397,8 @@ impl Returns<'_, '_> {
         }
         is_usable(server)
             && (self.claims.vacated.contains(&self.target(name))
-                || (self.shelf.vacating.contains(name) && occupants.iter().all(leaves_for_good))
-                || (occupants.is_empty() && self.shelf.free.contains(name)))
+                || (self.shelf.vacating.contains_key(name) && occupants.iter().all(leaves_for_good))
+                || (occupants.is_empty() && self.shelf.free.contains_key(name)))
     }
 
     /// Until when a server that nobody needs is kept nevertheless.
@@ -421,7 +456,7 @@ impl Returns<'_, '_> {
 }
 
 /// A replica whose pool does not want its server back.
-fn leaves_for_good((_, replica): &(&PoolId, &Replica)) -> bool {
+fn leaves_for_good((.., replica): &Occupant) -> bool {
     replica.drain.is_some_and(|drain| {
         matches!(
             drain.reason,

@@ -21,7 +21,7 @@ use super::world::World;
 use crate::names::{GroupName, ReplicaId};
 use crate::plan::Rejected;
 use crate::reason::{Problem, Reason};
-use crate::snapshot::Ownership;
+use crate::snapshot::{Ownership, Survive};
 use crate::time::Timestamp;
 use crate::units::{Money, Rate};
 
@@ -71,11 +71,11 @@ impl Shrinkage {
 pub(crate) struct Case<'c, 'a> {
     pub(crate) world: &'c World<'a>,
     pub(crate) crew: &'c Crew<'a>,
-    pub(crate) model: &'c Model<'c>,
+    pub(crate) model: &'c Model<'c, 'a>,
     pub(crate) options: &'c Options<'a>,
     pub(crate) need: &'c Need<'c>,
     /// Slots that are left, in the order of placement.
-    pub(crate) offers: &'c [Slot],
+    pub(crate) offers: &'c dyn Fn() -> Vec<Slot>,
     /// Replicas that drain by choice, by group.
     pub(crate) draining: &'c BTreeMap<GroupName, u32>,
 }
@@ -89,7 +89,7 @@ impl<'c, 'a> Case<'c, 'a> {
             .filter(|member| !member.hands_off && !member.held())
             .collect();
         members.sort_by_cached_key(|member| {
-            let place = self.options.place(&member.replica.group, member.server);
+            let place = self.options.place(member.group, member.server);
             (Reverse(place), victim_order(member, self.crew.pool))
         });
         members
@@ -105,7 +105,7 @@ impl<'c, 'a> Case<'c, 'a> {
 /// What becomes of the pool's surplus.
 pub(crate) fn shrink(case: &Case) -> Shrinkage {
     let (crew, now) = (case.crew, case.world.now);
-    let keepers = count(crew.keepers());
+    let keepers = crew.kept();
     let (rate, lengths) = match case.need {
         Need::Unknown { problem, .. } => {
             let message = format!("nothing is removed while demand is unknown: {}", problem.message);
@@ -117,12 +117,12 @@ pub(crate) fn shrink(case: &Case) -> Shrinkage {
         let message = "nothing is removed while a site with replicas of the pool does not answer";
         return Shrinkage::hold(false, Reason::SiteUnreachable, message, None);
     }
-    if case.model.unfathomed(&crew.serving()) {
+    if case.model.unfathomed(crew.serving()) {
         let message = "nothing is removed while replicas serve in a group whose figures are unknown";
         return Shrinkage::hold(false, Reason::MachineUnknown, message, None);
     }
-    if total(&keepers) > crew.pool.replicas.max {
-        return above_maximum(case, total(&keepers));
+    if total(keepers) > crew.pool.replicas.max {
+        return above_maximum(case, total(keepers));
     }
     if lengths.is_none() && rate > Rate::ZERO {
         let message = "nothing is removed while the lengths of requests are unknown";
@@ -136,15 +136,15 @@ pub(crate) fn shrink(case: &Case) -> Shrinkage {
         let message = "nothing is removed while servers are far slower than their figures say";
         return Shrinkage::hold(false, Reason::FiguresDoubted, message, None);
     }
-    if case.model.optimistic(&crew.serving(), rate, now) {
+    if case.model.optimistic(crew.serving(), rate, now) {
         let message = "nothing is removed while latencies are twice what the model predicts";
         return Shrinkage::hold(false, Reason::ObjectiveMissed, message, None);
     }
-    match plain(case, &keepers, rate) {
+    match plain(case, keepers, rate) {
         Shrinkage {
             verdict: Surplus::Needed,
             ..
-        } => returning(case, &keepers, rate),
+        } => returning(case, keepers, rate),
         decided => decided,
     }
 }
@@ -157,9 +157,11 @@ fn plain(case: &Case, keepers: &Counts, rate: Rate) -> Shrinkage {
     let candidates = case.candidates();
     let mut needed = None;
     let mut seen = BTreeSet::new();
+    // Without one of them is without any of them.
+    let alike = case.model.alike(keepers) && case.crew.pool.placement.survive_loss_of != Survive::Site;
     for member in &candidates {
-        let group = &member.replica.group;
-        if !seen.insert(group) {
+        let group = member.group;
+        if !seen.insert(group) || (alike && needed.is_some()) {
             continue;
         }
         match case.model.lack(&without(keepers, group), rate, SHRINK_UTILIZATION) {
@@ -168,7 +170,7 @@ fn plain(case: &Case, keepers: &Counts, rate: Rate) -> Shrinkage {
         }
     }
     let free_but_for_people = |member: &&Member| {
-        let rest = without(keepers, &member.replica.group);
+        let rest = without(keepers, member.group);
         member.held() && case.model.lack(&rest, rate, SHRINK_UTILIZATION).is_none()
     };
     match (needed, case.crew.of(Standing::Keeper).find(free_but_for_people)) {
@@ -193,7 +195,7 @@ fn still_needed(group: &GroupName, lack: &Lack) -> Shrinkage {
 
 /// Takes `victim` out, as soon as nothing speaks against it.
 fn remove(case: &Case, victim: &Member, candidates: &[&Member], rate: Rate) -> Shrinkage {
-    let (crew, world, group) = (case.crew, case.world, &victim.replica.group);
+    let (crew, world, group) = (case.crew, case.world, victim.group);
     let paid = |member: &Member| member.server.and_then(|server| world.paid_until(server));
     let others_paid = || candidates.iter().filter(|member| member.replica.group == *group);
     if paid(victim).is_some() {
@@ -268,7 +270,7 @@ pub(crate) fn above_maximum(case: &Case, keepers: u32) -> Shrinkage {
         let message = format!("{message}; all their servers are held by annotation or left alone");
         return Shrinkage::hold(false, Reason::Held, message, None);
     };
-    if let Some(hold) = others(case, &victim.replica.group) {
+    if let Some(hold) = others(case, victim.group) {
         return hold;
     }
     Shrinkage {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::crew::{Crew, recallable};
-use super::options::{Options, Place};
+use super::options::{Options, Place, is_paid};
 use super::stock::{Shelf, Stock};
 use crate::lifecycle::ServerState;
 use crate::names::{GroupName, ReplicaId, ServerName};
@@ -47,6 +47,57 @@ impl Slot {
 /// Drains called off first, then what may be taken before what may only be proposed, then the placement's order.
 type Order = (bool, Verdict, Place, bool);
 
+/// Slots of one group that are all in the same place of the order.
+struct Run<'s> {
+    order: Order,
+    group: &'s GroupName,
+    /// In their order.
+    what: What<'s>,
+}
+
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum What<'s> {
+    Servers(Vec<There<'s>>),
+    Coming(u32),
+    Purchases(u32),
+}
+
+/// A server, as [`Source`] has it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum There<'s> {
+    Recall(&'s ReplicaId, &'s ServerName),
+    Free(&'s ServerName),
+    Reclaim(&'s ServerName),
+    Vacating(&'s ServerName),
+}
+
+impl There<'_> {
+    fn source(self) -> Source {
+        match self {
+            There::Recall(replica, server) => Source::Recall(replica.clone(), server.clone()),
+            There::Free(server) => Source::Free(server.clone()),
+            There::Reclaim(server) => Source::Reclaim(server.clone()),
+            There::Vacating(server) => Source::Vacating(server.clone()),
+        }
+    }
+}
+
+impl Run<'_> {
+    fn slots(&self) -> Box<dyn Iterator<Item = Slot> + '_> {
+        let slot = |source| Slot {
+            group: self.group.clone(),
+            source,
+            verdict: self.order.1,
+        };
+        let repeated = |source: Source, count: u32| (0..count).map(move |_| slot(source.clone()));
+        match &self.what {
+            What::Servers(servers) => Box::new(servers.iter().map(move |there| slot(there.source()))),
+            What::Coming(count) => Box::new(repeated(Source::Coming, *count)),
+            What::Purchases(count) => Box::new(repeated(Source::Purchase, *count)),
+        }
+    }
+}
+
 /// All slots that a pool could take, at most `limit`, and why groups have none.
 pub(crate) fn slots(
     crew: &Crew,
@@ -54,59 +105,67 @@ pub(crate) fn slots(
     stock: &Stock,
     limit: u32,
 ) -> (Vec<Slot>, BTreeMap<GroupName, Problem>) {
-    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    let mut found: Vec<(Order, Slot)> = Vec::new();
+    let mut runs: Vec<Run> = Vec::new();
     let mut unavailable = BTreeMap::new();
-    let mut add = |source: Source, group: &GroupName, server: Option<&Server>, verdict: Verdict| {
-        let fresh = !matches!(source, Source::Recall(..));
-        let order = (fresh, verdict, options.place(group, server), source == Source::Coming);
-        let group = group.clone();
-        found.push((order, Slot { group, source, verdict }));
-    };
-    let recalled: BTreeSet<&ServerName> = crew
-        .members
-        .iter()
-        .filter(|member| recallable(member, crew.pool) && options.satisfies(&member.replica.group))
-        .map(|member| {
-            let source = Source::Recall(member.name.clone(), member.replica.server.clone());
-            add(source, &member.replica.group, member.server, Verdict::Act);
-            &member.replica.server
-        })
-        .collect();
-    for (&group, choice) in options.choices.iter().filter(|(_, choice)| choice.open) {
+    let mut recalled = BTreeSet::new();
+    for member in &crew.members {
+        let (replica, group) = (member.replica, member.group);
+        if recallable(member, crew.pool) && options.satisfies(group) {
+            recalled.insert(&replica.server);
+            let order = (false, Verdict::Act, options.place(group, member.server), false);
+            let what = What::Servers(vec![There::Recall(member.name, &replica.server)]);
+            runs.push(Run { order, group, what });
+        }
+    }
+    for (group, choice) in options.choices().filter(|(_, choice)| choice.open) {
         let Some(shelf) = stock.shelves.get(group) else {
             continue;
         };
-        let servers = choice.group.inventory.servers();
-        let proven = |name: &&ServerName| {
-            servers
-                .get(*name)
-                .is_some_and(|server| server.proven >= crew.pool.placement.minimum_trust)
+        let order = |server, verdict, coming| (true, verdict, options.place_of(choice, server), coming);
+        let proven = |server: &Server| server.proven >= crew.pool.placement.minimum_trust;
+        // A server's place depends on nothing but whether its paid term runs on.
+        let run = |wanted: &dyn Fn(&Server) -> bool| {
+            let there = there(shelf, &recalled, |server| proven(server) && wanted(server));
+            let servers: Vec<(There, &Server)> = there.take(saturating(limit)).collect();
+            let (_, first) = servers.first()?;
+            Some(Run {
+                order: order(Some(first), Verdict::Act, false),
+                group,
+                what: What::Servers(servers.into_iter().map(|(there, _)| there).collect()),
+            })
         };
-        let fresh = |name: &&ServerName| !recalled.contains(*name);
-        let free = shelf.free.iter().map(|name| (name, Source::Free(name.clone())));
-        let reclaim = shelf.reversible.iter().filter(fresh);
-        let reclaim = reclaim.map(|name| (name, Source::Reclaim(name.clone())));
-        let vacating = shelf.vacating.iter().filter(fresh);
-        let vacating = vacating.map(|name| (name, Source::Vacating(name.clone())));
-        for (name, source) in free.chain(reclaim).chain(vacating).filter(|(name, _)| proven(name)) {
-            add(source, group, servers.get(name), Verdict::Act);
+        let (paid, unpaid) = (
+            run(&|server| is_paid(server, options.now())),
+            run(&|server| !is_paid(server, options.now())),
+        );
+        match (paid, unpaid) {
+            (Some(paid), Some(unpaid)) if paid.order == unpaid.order => runs.extend(run(&|_| true)),
+            (paid, unpaid) => runs.extend(paid.into_iter().chain(unpaid)),
         }
-        // Where nothing can be done at the moment, servers that are there count as coming too.
-        let coming = servers
-            .values()
-            .find(|server| server.state.is_coming())
-            .or_else(|| servers.values().find(|server| server.state == ServerState::Ready));
-        for _ in 0..shelf.coming {
-            add(Source::Coming, group, coming, Verdict::Act);
+        if shelf.coming > 0 {
+            // Where nothing can be done at the moment, servers that are there count as coming too.
+            let servers = choice.group.inventory.servers();
+            let coming = servers
+                .values()
+                .find(|server| server.state.is_coming())
+                .or_else(|| servers.values().find(|server| server.state == ServerState::Ready));
+            let order = order(coming, Verdict::Act, true);
+            let what = What::Coming(shelf.coming);
+            runs.push(Run { order, group, what });
         }
         let power = stock.power.refuses(group);
-        match growable(shelf, power, shelf.free.iter().find(|name| !proven(name))) {
+        let unproven = || shelf.free.iter().find(|(_, server)| !proven(server));
+        match growable(shelf, power, unproven().map(|(name, _)| *name)) {
             Ok(more) => {
+                let more = more.min(limit);
                 let approved = approved(group, choice.group, shelf, crew.pool).len();
-                for index in 0..usize::try_from(more).unwrap_or(usize::MAX).min(limit) {
-                    let verdict = if index < approved { Verdict::Act } else { choice.verdict };
-                    add(Source::Purchase, group, None, verdict);
+                let approved = u32::try_from(approved).unwrap_or(u32::MAX).min(more);
+                for (count, verdict) in [(approved, Verdict::Act), (more - approved, choice.verdict)] {
+                    if count > 0 {
+                        let order = order(None, verdict, false);
+                        let what = What::Purchases(count);
+                        runs.push(Run { order, group, what });
+                    }
                 }
             }
             Err(problem) => {
@@ -119,11 +178,30 @@ pub(crate) fn slots(
             unavailable.entry(group.clone()).or_insert_with(problem);
         }
     }
-    found.sort();
-    (
-        found.into_iter().map(|(_, slot)| slot).take(limit).collect(),
-        unavailable,
-    )
+    runs.sort_by(|left, right| (&left.order, left.group, &left.what).cmp(&(&right.order, right.group, &right.what)));
+    let slots = runs.iter().flat_map(Run::slots);
+    (slots.take(saturating(limit)).collect(), unavailable)
+}
+
+fn saturating(limit: u32) -> usize {
+    usize::try_from(limit).unwrap_or(usize::MAX)
+}
+
+/// Servers of a shelf, but for those that are recalled, in the order of preference.
+fn there<'s>(
+    shelf: &Shelf<'s>,
+    recalled: &BTreeSet<&ServerName>,
+    wanted: impl Fn(&Server) -> bool,
+) -> impl Iterator<Item = (There<'s>, &'s Server)> {
+    let fresh = |(name, _): &(&&'s ServerName, &&'s Server)| !recalled.contains(**name);
+    let free = shelf.free.iter().map(|(name, server)| (There::Free(name), *server));
+    let reclaim = shelf.reversible.iter().filter(fresh);
+    let reclaim = reclaim.map(|(name, server)| (There::Reclaim(name), *server));
+    let vacating = shelf.vacating.iter().filter(fresh);
+    let vacating = vacating.map(|(name, server)| (There::Vacating(name), *server));
+    free.chain(reclaim)
+        .chain(vacating)
+        .filter(move |(_, server)| wanted(server))
 }
 
 /// Servers that people have approved, those of the group or those of the pool, and that nobody has asked for yet.

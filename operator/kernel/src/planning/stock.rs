@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::policy::OUT_OF_STOCK_HOLD_DOWN;
 use super::power::Power;
-use super::world::{World, is_usable};
+use super::world::{Ground, World, is_usable};
 use crate::lifecycle::{NodeHealth, ReplicaState, ServerState, server::FAILED_RETENTION};
 use crate::names::{GroupName, ServerName};
 use crate::plan::{Rejected, Verdict};
@@ -12,15 +12,18 @@ use crate::reason::{Problem, Reason};
 use crate::snapshot::{Group, Server};
 use crate::time::Timestamp;
 
+/// Servers by name.
+pub(crate) type Servers<'a> = BTreeMap<&'a ServerName, &'a Server>;
+
 /// What one group has to give.
 #[derive(Debug, Default)]
-pub(crate) struct Shelf {
+pub(crate) struct Shelf<'a> {
     /// Ready and empty.
-    pub(crate) free: BTreeSet<ServerName>,
+    pub(crate) free: Servers<'a>,
     /// On their way out by our own decision, and not given back yet.
-    pub(crate) reversible: BTreeSet<ServerName>,
+    pub(crate) reversible: Servers<'a>,
     /// Ready; what runs there is leaving.
-    pub(crate) vacating: BTreeSet<ServerName>,
+    pub(crate) vacating: Servers<'a>,
     /// On their way in, or expected to be of use again soon.
     pub(crate) coming: u32,
     /// More that may be asked for now.
@@ -48,35 +51,33 @@ pub(crate) struct Ask {
 
 /// All shelves.
 #[derive(Debug)]
-pub(crate) struct Stock {
-    pub(crate) shelves: BTreeMap<GroupName, Shelf>,
+pub(crate) struct Stock<'a> {
+    pub(crate) shelves: BTreeMap<GroupName, Shelf<'a>>,
     pub(crate) power: Power,
 }
 
-impl Stock {
-    pub(crate) fn of(world: &World) -> Self {
+impl<'a> Stock<'a> {
+    pub(crate) fn of(world: &World<'a>) -> Self {
         let power = Power::of(world);
-        let shelves = world
-            .snapshot
-            .groups
-            .iter()
-            .map(|(name, group)| (name.clone(), shelf(world, name, group, &power)))
-            .collect();
+        let grounds = world.grounds().iter();
+        let shelves = grounds.map(|ground| (ground.name.clone(), shelf(world, ground, &power)));
+        let shelves = shelves.collect();
         Self { shelves, power }
     }
 
-    pub(crate) fn shelf(&mut self, group: &GroupName) -> &mut Shelf {
+    pub(crate) fn shelf(&mut self, group: &GroupName) -> &mut Shelf<'a> {
         self.shelves.entry(group.clone()).or_default()
     }
 }
 
-fn shelf(world: &World, name: &GroupName, group: &Group, power: &Power) -> Shelf {
+fn shelf<'a>(world: &World<'a>, ground: &Ground<'a>, power: &Power) -> Shelf<'a> {
+    let (name, group) = (ground.name, ground.group);
     let mut shelf = Shelf::default();
-    if let Some(problem) = world.takes_no_work(name) {
-        shelf.refused = Some(problem);
-        for (server_name, server) in group.inventory.servers() {
+    if let Some(problem) = &ground.closed {
+        shelf.refused = Some(problem.clone());
+        for (_, server, occupants) in world.servers(ground) {
             if let Some(until) = world.expected_until(name, server)
-                && world.occupants(group, server_name).is_empty()
+                && occupants.is_empty()
             {
                 shelf.coming += 1;
                 shelf.retry_at = Some(shelf.retry_at.map_or(until, |earlier| earlier.min(until)));
@@ -84,20 +85,20 @@ fn shelf(world: &World, name: &GroupName, group: &Group, power: &Power) -> Shelf
         }
         return shelf;
     }
-    for (server_name, server) in group.inventory.servers() {
-        let occupants = world.occupants(group, server_name);
-        let leaving = occupants.iter().all(|(pool, replica)| {
+    for (server_name, server, occupants) in world.servers(ground) {
+        let leaving = occupants.iter().all(|(_, pool, replica)| {
             replica.drain.is_some()
                 || matches!(replica.state, ReplicaState::Terminating | ReplicaState::Ended)
-                || (world.snapshot.pools.get(*pool)).is_some_and(|pool| world.is_late(pool, replica))
+                || (matches!(replica.state, ReplicaState::Pending | ReplicaState::Loading)
+                    && (world.snapshot.pools.get(*pool)).is_some_and(|pool| world.is_late(pool, replica)))
         });
         let reversible = server.state == ServerState::Draining && server.node == NodeHealth::Ready;
         if is_usable(server) && occupants.is_empty() {
-            shelf.free.insert(server_name.clone());
+            shelf.free.insert(server_name, server);
         } else if is_usable(server) && leaving {
-            shelf.vacating.insert(server_name.clone());
+            shelf.vacating.insert(server_name, server);
         } else if reversible && !server.cordoned && !server.held && leaving {
-            shelf.reversible.insert(server_name.clone());
+            shelf.reversible.insert(server_name, server);
         } else if server.state.is_coming() && !server.cordoned && !server.held {
             shelf.coming += 1;
         }

@@ -13,6 +13,7 @@ mod leases;
 mod life_laws;
 mod limits;
 mod limits_laws;
+mod memo;
 mod money;
 mod properties;
 mod reaction;

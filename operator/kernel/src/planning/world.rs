@@ -1,6 +1,8 @@
 //! The snapshot, indexed: what stands where, and where anything may be done at all.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
+use std::rc::Rc;
 
 use super::policy::{DRAIN_ESTIMATE, EXPECTED_GRACE, LOST_GRACE, SILENT_AFTER, START_ALLOWANCE};
 use crate::catalogue::Catalogue;
@@ -9,6 +11,7 @@ use crate::names::{GroupName, PoolId, ServerName, SiteName};
 use crate::performance::performance;
 use crate::reason::{Problem, Reason};
 use crate::snapshot::{Contact, Group, Inventory, Load, Maintenance, Pool, Replica, Server, Site, Snapshot};
+use crate::spending::Accounts;
 use crate::time::{Span, Timestamp};
 
 /// The snapshot and what follows from it for every pool.
@@ -18,78 +21,148 @@ pub(crate) struct World<'a> {
     pub(crate) now: Timestamp,
     /// What is known about machines.
     pub(crate) catalogue: &'a Catalogue,
-    occupants: BTreeMap<(&'a SiteName, &'a ServerName), Vec<(&'a PoolId, &'a Replica)>>,
-    /// Engines that answer and engines that do not, by site.
-    engines: BTreeMap<&'a SiteName, Engines>,
+    /// By name.
+    grounds: Rc<[Ground<'a>]>,
+    /// Who pays for what.
+    pub(crate) accounts: Accounts<'a>,
+    /// What runs at each site.
+    running: BTreeMap<&'a SiteName, Running<'a>>,
 }
 
-/// Engines that should answer, counted.
-#[derive(Clone, Copy, Debug, Default)]
-struct Engines {
+/// What runs at a site.
+#[derive(Debug, Default)]
+struct Running<'a> {
+    /// Every Pod, by server.
+    pods: Vec<Occupant<'a>>,
+    /// Engines that should answer and do, and those that do not.
     answering: u32,
     silent: u32,
 }
 
+/// A group, and what is the same there for every pool.
+#[derive(Debug)]
+pub(crate) struct Ground<'a> {
+    pub(crate) name: &'a GroupName,
+    head: u64,
+    pub(crate) group: &'a Group,
+    /// `None` if there is no such site.
+    pub(crate) site: Option<&'a Site>,
+    /// Why nothing at all may be done here: people said so, or it cannot be seen.
+    pub(crate) hands_off: Option<Problem>,
+    /// Why no new replica may be placed here.
+    pub(crate) closed: Option<Problem>,
+    /// Servers here are waited for although it is closed.
+    pub(crate) expects: bool,
+    /// Where among the site's Pods those of each server are.
+    occupied: Vec<Range<usize>>,
+}
+
+/// A Pod, by the server that it stands on.
+pub(crate) type Occupant<'a> = (&'a ServerName, &'a PoolId, &'a Replica);
+
 impl<'a> World<'a> {
     pub(crate) fn new(snapshot: &'a Snapshot, now: Timestamp) -> Self {
-        let mut occupants: BTreeMap<_, Vec<_>> = BTreeMap::new();
-        let mut engines: BTreeMap<&SiteName, Engines> = BTreeMap::new();
+        let mut running: BTreeMap<&SiteName, Running> = BTreeMap::new();
         for (id, pool) in &snapshot.pools {
             for replica in pool.running.values() {
-                occupants
-                    .entry((&replica.site, &replica.server))
-                    .or_default()
-                    .push((id, replica));
-                let count = engines.entry(&replica.site).or_default();
+                let here = running.entry(&replica.site).or_default();
+                here.pods.push((&replica.server, id, replica));
                 if replica.state == ReplicaState::Ready && replica.silent_since.is_some() {
-                    count.silent += 1;
+                    here.silent += 1;
                 } else if matches!(replica.load, Load::Known { .. }) {
-                    count.answering += 1;
+                    here.answering += 1;
                 }
             }
         }
-        Self {
+        for here in running.values_mut() {
+            here.pods
+                .sort_by_cached_key(|(server, ..)| (head(server.as_str()), *server));
+        }
+        let mut world = Self {
             snapshot,
             now,
             catalogue: Catalogue::builtin(),
-            occupants,
-            engines,
-        }
+            grounds: Rc::default(),
+            accounts: Accounts::of(snapshot),
+            running,
+        };
+        let grounds = snapshot.groups.iter().map(|(name, group)| {
+            let closed = world.why_closed(name);
+            Ground {
+                name,
+                head: head(name.as_str()),
+                group,
+                site: snapshot.sites.get(&group.site),
+                hands_off: world.why_hands_off(name),
+                expects: closed.is_some() && world.waits(name),
+                closed,
+                occupied: world.occupied(group),
+            }
+        });
+        world.grounds = grounds.collect();
+        world
+    }
+
+    /// All groups, by name.
+    pub(crate) fn grounds(&self) -> &Rc<[Ground<'a>]> {
+        &self.grounds
+    }
+
+    pub(crate) fn ground(&self, name: &GroupName) -> Option<&Ground<'a>> {
+        self.grounds.get(place(&self.grounds, name)?)
     }
 
     pub(crate) fn group(&self, name: &GroupName) -> Option<(&'a Group, &'a Site)> {
-        let group = self.snapshot.groups.get(name)?;
-        Some((group, self.snapshot.sites.get(&group.site)?))
+        let ground = self.ground(name)?;
+        Some((ground.group, ground.site?))
     }
 
     /// Every Pod that stands on a server, whatever its state.
-    pub(crate) fn occupants(&self, group: &'a Group, server: &'a ServerName) -> &[(&'a PoolId, &'a Replica)] {
-        self.occupants.get(&(&group.site, server)).map_or(&[], Vec::as_slice)
+    pub(crate) fn occupants(&self, group: &Group, server: &ServerName) -> &[Occupant<'a>] {
+        let pods = self.pods(&group.site);
+        let from = pods.partition_point(|(other, ..)| *other < server);
+        let here = pods.get(from..).unwrap_or_default();
+        let count = here.iter().take_while(|(other, ..)| *other == server).count();
+        here.get(..count).unwrap_or_default()
     }
 
-    /// The server that a replica stands on, as last seen.
-    pub(crate) fn server_of(&self, replica: &Replica) -> Option<&'a Server> {
-        self.snapshot
-            .groups
-            .get(&replica.group)?
-            .inventory
-            .servers()
-            .get(&replica.server)
+    /// Every Pod at a site.
+    pub(crate) fn pods(&self, site: &SiteName) -> &[Occupant<'a>] {
+        self.running.get(site).map_or(&[], |here| here.pods.as_slice())
     }
 
-    /// Whether the server that a replica stands on cannot exist any more. Unknown is not gone, and a machine whose Node
-    /// is Ready answers, whatever its provider says.
+    fn occupied(&self, group: &Group) -> Vec<Range<usize>> {
+        let pods = self.pods(&group.site);
+        let mut from = 0;
+        // Both are in the order of names: what has been passed is not looked at again, and the next one is mostly next.
+        let occupied = group.inventory.servers().keys().map(|name| {
+            let rest = pods.get(from..).unwrap_or_default();
+            if rest.first().is_some_and(|(other, ..)| *other < name) {
+                from += rest.partition_point(|(other, ..)| *other < name);
+            }
+            let here = pods.get(from..).unwrap_or_default();
+            let count = here.iter().take_while(|(other, ..)| *other == name).count();
+            let found = from..from + count;
+            from += count;
+            found
+        });
+        occupied.collect()
+    }
+
+    /// The servers of a group in their order, with the Pods that stand on them.
+    pub(crate) fn servers(
+        &self,
+        ground: &Ground<'a>,
+    ) -> impl Iterator<Item = (&'a ServerName, &'a Server, &[Occupant<'a>])> {
+        let pods = self.pods(&ground.group.site);
+        let servers = ground.group.inventory.servers().iter().zip(&ground.occupied);
+        servers.map(move |((name, server), occupied)| (name, server, pods.get(occupied.clone()).unwrap_or_default()))
+    }
+
+    /// Whether the server that a replica stands on cannot exist any more.
     pub(crate) fn server_gone(&self, replica: &Replica) -> bool {
-        self.snapshot.groups.get(&replica.group).is_some_and(|group| {
-            group.inventory.is_known()
-                && group.inventory.servers().get(&replica.server).is_none_or(|server| {
-                    server.node != NodeHealth::Ready
-                        && matches!(
-                            server.state,
-                            ServerState::Gone | ServerState::Failed | ServerState::Releasing | ServerState::Recycling
-                        )
-                })
-        })
+        let group = self.ground(&replica.group).map(|ground| ground.group);
+        group.is_some_and(|group| is_gone(group, group.inventory.servers().get(&replica.server)))
     }
 
     // ------------------------------------------------------------------------------------------------ what answers
@@ -100,8 +173,8 @@ impl<'a> World<'a> {
     /// proves nothing about any of them.
     pub(crate) fn silent(&self, replica: &Replica) -> Option<Timestamp> {
         let since = replica.silent_since?;
-        let engines = self.engines.get(&replica.site).copied().unwrap_or_default();
-        let way_is_broken = engines.answering == 0 && engines.silent > 1;
+        let here = self.running.get(&replica.site);
+        let way_is_broken = here.is_some_and(|here| here.answering == 0 && here.silent > 1);
         let long = self.now.since(since) >= SILENT_AFTER;
         (replica.state == ReplicaState::Ready && replica.serving && long && !way_is_broken).then_some(since)
     }
@@ -142,11 +215,20 @@ impl<'a> World<'a> {
 
     /// Why nothing at all may be done in a group: people said so, or it cannot be seen.
     pub(crate) fn hands_off(&self, name: &GroupName) -> Option<Problem> {
-        let Some((group, site)) = self.group(name) else {
-            return Some(Problem::new(
-                Reason::ReferenceMissing,
-                format!("group {name} or its site does not exist"),
-            ));
+        match self.ground(name) {
+            Some(ground) => ground.hands_off.clone(),
+            None => Some(does_not_exist(name)),
+        }
+    }
+
+    fn seen(&self, name: &GroupName) -> Option<(&'a Group, &'a Site)> {
+        let group = self.snapshot.groups.get(name)?;
+        Some((group, self.snapshot.sites.get(&group.site)?))
+    }
+
+    fn why_hands_off(&self, name: &GroupName) -> Option<Problem> {
+        let Some((group, site)) = self.seen(name) else {
+            return Some(does_not_exist(name));
         };
         if let Contact::Lost { since, message } = &site.contact {
             return Some(Problem::new(
@@ -167,10 +249,17 @@ impl<'a> World<'a> {
 
     /// Why no new replica may be placed in a group.
     pub(crate) fn takes_no_work(&self, name: &GroupName) -> Option<Problem> {
-        if let Some(problem) = self.hands_off(name) {
+        match self.ground(name) {
+            Some(ground) => ground.closed.clone(),
+            None => Some(does_not_exist(name)),
+        }
+    }
+
+    fn why_closed(&self, name: &GroupName) -> Option<Problem> {
+        if let Some(problem) = self.why_hands_off(name) {
             return Some(problem);
         }
-        let (group, site) = self.group(name)?;
+        let (group, site) = self.seen(name)?;
         if group.deleting {
             let message = format!("group {name} is being deleted");
             return Some(Problem::new(Reason::GroupDeleted, message));
@@ -196,7 +285,7 @@ impl<'a> World<'a> {
     /// Until when a server is expected to be of use, in a group where nothing can be done at the moment but that may be
     /// itself again soon. What is on its way there, or has just come, is paid: buying it again elsewhere would be waste.
     pub(crate) fn expected_until(&self, name: &GroupName, server: &Server) -> Option<Timestamp> {
-        let (group, site) = self.group(name)?;
+        let (group, site) = self.seen(name)?;
         if group.deleting || site.maintenance != Maintenance::Active || server.cordoned || server.held {
             return None;
         }
@@ -218,8 +307,8 @@ impl<'a> World<'a> {
     }
 
     /// Whether servers of a group where nothing can be done at the moment are waited for.
-    pub(crate) fn expects(&self, name: &GroupName) -> bool {
-        self.group(name).is_some_and(|(group, _)| {
+    fn waits(&self, name: &GroupName) -> bool {
+        self.seen(name).is_some_and(|(group, _)| {
             let mut servers = group.inventory.servers().values();
             servers.any(|server| self.expected_until(name, server).is_some())
         })
@@ -236,6 +325,40 @@ impl<'a> World<'a> {
         let until = server.lease?.minimum_until;
         (until > self.now + DRAIN_ESTIMATE).then_some(until)
     }
+}
+
+/// Where a group is among all.
+pub(crate) fn place(grounds: &[Ground], name: &GroupName) -> Option<usize> {
+    let head = head(name.as_str());
+    let found = grounds.binary_search_by(|ground| ground.head.cmp(&head).then_with(|| ground.name.cmp(name)));
+    found.ok()
+}
+
+/// The first letters of a name as a number, in the order of names: mostly enough to tell two apart.
+fn head(name: &str) -> u64 {
+    let mut first = [0; 8];
+    first.iter_mut().zip(name.bytes()).for_each(|(to, from)| *to = from);
+    u64::from_be_bytes(first)
+}
+
+fn does_not_exist(name: &GroupName) -> Problem {
+    Problem::new(
+        Reason::ReferenceMissing,
+        format!("group {name} or its site does not exist"),
+    )
+}
+
+/// Whether a server of a group cannot exist any more. Unknown is not gone, and a machine whose Node is Ready answers, whatever its provider
+/// says.
+pub(crate) fn is_gone(group: &Group, server: Option<&Server>) -> bool {
+    group.inventory.is_known()
+        && server.is_none_or(|server| {
+            server.node != NodeHealth::Ready
+                && matches!(
+                    server.state,
+                    ServerState::Gone | ServerState::Failed | ServerState::Releasing | ServerState::Recycling
+                )
+        })
 }
 
 /// A server that takes new work.

@@ -41,7 +41,7 @@ fn stage(leases: &[(Timestamp, &str)]) -> Stage {
 
 fn look(stage: &mut Stage, now: Timestamp) -> f64 {
     let id = pool_id("chat");
-    let spent = spent(&stage.snapshot, &id, &stage.snapshot.pools[&id], now);
+    let spent = Accounts::of(&stage.snapshot).spent(&id, &stage.snapshot.pools[&id], now);
     stage.seen_mut("chat").memory.spent = spent;
     spent.unwrap().amount.as_f64()
 }
@@ -119,7 +119,9 @@ fn a_purchase_that_the_budget_does_not_cover_is_refused_and_leases_just_begun_co
     let now = midnight() + Span::from_hours(5);
     let stage = stage(&[(now - Span::from_secs(30), "m4-0"), (now - Span::from_hours(2), "m4-1")]);
     let id = pool_id("chat");
-    let mut purse = Purse::of(&stage.snapshot, &id, &stage.snapshot.pools[&id], now).unwrap();
+    let mut purse = Accounts::of(&stage.snapshot)
+        .purse(&id, &stage.snapshot.pools[&id], now)
+        .unwrap();
     let group = &stage.snapshot.groups["m4"];
     assert!(purse.buy(group).is_ok() && purse.buy(group).is_ok(), "4 x 48 of 200");
     assert_eq!(purse.buy(group).unwrap_err().reason, Reason::BudgetSpent);
@@ -134,7 +136,9 @@ fn a_server_that_serves_nobody_yet_is_paid_for_by_those_it_was_bought_for() {
     let now = midnight() + Span::from_hours(2);
     let spent_of = |stage: &Stage, name: &str| {
         let id = pool_id(name);
-        let spent = spent(&stage.snapshot, &id, &stage.snapshot.pools[&id], now).unwrap();
+        let spent = Accounts::of(&stage.snapshot)
+            .spent(&id, &stage.snapshot.pools[&id], now)
+            .unwrap();
         spent.amount.as_f64().round()
     };
     let both = |stage: &Stage| (spent_of(stage, "chat"), spent_of(stage, "code"));

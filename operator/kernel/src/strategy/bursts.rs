@@ -15,10 +15,11 @@
 //! Twice the rate does not have twice the bursts: deviations grow as a power of the rate, between 0 (they come on top) and 1 (they are
 //! proportional), fitted to the sample; independent arrivals have ½.
 
-use std::collections::VecDeque;
+mod counts;
 
 use serde::{Deserialize, Serialize};
 
+use self::counts::{Count, Counts};
 use super::burn::{BurnTable, LOADS, SteadyBurn, interpolate};
 use crate::forecast::packing::{DecodeError, Reader, Writer};
 use crate::time::{Span, Timestamp};
@@ -46,31 +47,14 @@ const TOKENS_OVER: f64 = 4.0;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Packed", into = "Packed")]
 pub struct Bursts {
-    /// The number of the first count, in bins of Unix time.
-    first: i64,
-    counts: VecDeque<Count>,
-}
-
-/// A count, one higher than it is so that 0 is a gap: a thousand pools have eleven million of them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Count(u32);
-
-impl Count {
-    fn new(requests: u32) -> Self {
-        Self(requests.saturating_add(1))
-    }
-
-    /// `None` is a gap.
-    fn get(self) -> Option<u32> {
-        self.0.checked_sub(1)
-    }
+    counts: Counts,
 }
 
 /// The sample, relative to the rate around each count.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sample {
-    /// By how much a count deviates from the mean around it, as a share of rate^exponent; `None` is a gap.
-    deviations: Vec<Option<f64>>,
+    /// What it is made of. Every count's deviation is eight times as long, and soon computed again.
+    counts: Counts,
     /// Deviations grow as this power of the rate.
     exponent: f64,
     /// One time in ten the mean of five minutes deviates by more than this, as a share of rate^exponent.
@@ -90,10 +74,8 @@ impl Bursts {
             return;
         }
         let room = i64::try_from(KEPT).unwrap_or(i64::MAX);
-        let end = self.first + i64::try_from(self.counts.len()).unwrap_or(i64::MAX);
-        if self.counts.is_empty() || first < self.first || first - end >= room {
-            self.counts.clear();
-            self.first = first;
+        if self.counts.is_empty() || first < self.counts.first() || first - self.counts.end() >= room {
+            self.counts = Counts::new(first, []);
         }
         let length = until.since(from).as_millis() as f64;
         let mut spread = 0;
@@ -108,68 +90,62 @@ impl Bursts {
             let so_far = (requests as f64 * share).round() as u64;
             let added = u32::try_from(so_far - spread).unwrap_or(u32::MAX);
             spread = so_far;
-            let index = usize::try_from(number - self.first).unwrap_or(0);
-            while self.counts.len() <= index {
-                self.counts.push_back(Count::default());
-            }
-            if let Some(count) = self.counts.get_mut(index) {
-                *count = Count::new(count.get().unwrap_or(0).saturating_add(added));
-            }
+            self.counts.add(number, added);
         }
         // By whole hours, so that the sample stays the same for one.
-        let hour = RENEWED.as_millis() / BIN.as_millis();
         while self.counts.len() > KEPT {
-            let rest = self.first.rem_euclid(hour.cast_signed());
-            let whole = usize::try_from(hour.cast_signed() - rest).unwrap_or(1);
-            self.counts.drain(..whole.min(self.counts.len()));
-            self.first += hour.cast_signed() - rest;
+            self.counts.forget_hour();
         }
-    }
-
-    /// The counts of whole hours.
-    fn closed(&self) -> impl Iterator<Item = Option<f64>> {
-        let hour = (RENEWED.as_millis() / BIN.as_millis()).cast_signed();
-        let end = self.first + i64::try_from(self.counts.len()).unwrap_or(0);
-        let closed = usize::try_from(end.div_euclid(hour) * hour - self.first).unwrap_or(0);
-        let counts = self.counts.iter().take(closed);
-        counts.map(|count| count.get().map(f64::from))
     }
 
     /// Whether these counts give the same sample as others.
     pub(super) fn alike(&self, other: &Self) -> bool {
-        self.first == other.first && self.closed().eq(other.closed())
+        self.counts.closed_alike(&other.counts)
+    }
+
+    /// The same without what no sample is made of.
+    pub(super) fn closed(&self) -> Self {
+        Self {
+            counts: self.counts.without_open(),
+        }
     }
 
     /// The sample of bursts; `None` while too little is known.
     pub(super) fn sample(&self) -> Option<Sample> {
-        let counts: Vec<Option<f64>> = self.closed().collect();
-        if counts.iter().flatten().count() < LEAST {
+        let points = points(&self.counts);
+        if points.iter().flatten().count() < LEAST {
             return None;
         }
-        let mut sums = vec![(0.0, 0.0)];
-        for count in &counts {
-            let (sum, known) = sums.last().copied().unwrap_or((0.0, 0.0));
-            sums.push((sum + count.unwrap_or(0.0), known + f64::from(u8::from(count.is_some()))));
-        }
-        let points: Vec<Option<(f64, f64)>> = counts
-            .iter()
-            .enumerate()
-            .map(|(index, count)| {
-                let (low, high) = (index.saturating_sub(AROUND), (index + AROUND + 1).min(counts.len()));
-                let mean = (sums[high].0 - sums[low].0) / (sums[high].1 - sums[low].1).max(1.0);
-                let around = mean.max(LEAST_AROUND);
-                count.map(|count| (1.0 + (count - mean) / around, around / BIN.as_secs_f64()))
-            })
-            .collect();
         let exponent = exponent(&points);
-        let deviation = |(relative, rate): (f64, f64)| (relative - 1.0) * libm::pow(rate, 1.0 - exponent);
-        let deviations: Vec<Option<f64>> = points.into_iter().map(|point| point.map(deviation)).collect();
         Some(Sample {
-            high: high(&deviations),
-            deviations,
+            counts: self.counts.without_open(),
+            high: high(&deviations(points, exponent)),
             exponent,
         })
     }
+}
+
+/// The counts of whole hours, each relative to the mean around it, with the rate of that; `None` is a gap.
+fn points(counts: &Counts) -> Vec<Option<(f64, f64)>> {
+    let counts: Vec<Option<f64>> = counts.closed().map(|count| count.get().map(f64::from)).collect();
+    let mut sums = vec![(0.0, 0.0)];
+    for count in &counts {
+        let (sum, known) = sums.last().copied().unwrap_or((0.0, 0.0));
+        sums.push((sum + count.unwrap_or(0.0), known + f64::from(u8::from(count.is_some()))));
+    }
+    let points = counts.iter().enumerate().map(|(index, count)| {
+        let (low, high) = (index.saturating_sub(AROUND), (index + AROUND + 1).min(counts.len()));
+        let mean = (sums[high].0 - sums[low].0) / (sums[high].1 - sums[low].1).max(1.0);
+        let around = mean.max(LEAST_AROUND);
+        count.map(|count| (1.0 + (count - mean) / around, around / BIN.as_secs_f64()))
+    });
+    points.collect()
+}
+
+/// By how much each count deviates from the mean around it, as a share of rate^exponent; `None` is a gap.
+fn deviations(points: Vec<Option<(f64, f64)>>, exponent: f64) -> Vec<Option<f64>> {
+    let deviation = |(relative, rate): (f64, f64)| (relative - 1.0) * libm::pow(rate, 1.0 - exponent);
+    points.into_iter().map(|point| point.map(deviation)).collect()
 }
 
 /// The mean of five minutes that is exceeded one time in ten.
@@ -218,10 +194,11 @@ impl Sample {
 
     /// What `steady` burns when demand comes in these bursts.
     pub(super) fn burn(&self, steady: &SteadyBurn) -> Option<BurnTable> {
+        let deviations = deviations(points(&self.counts), self.exponent);
         let anchors = steady.anchors.iter().map(|(capacity, objectives)| {
             let burn = LOADS.map(|load| {
                 if load > 0.0 {
-                    self.at(load, *capacity, steady, objectives)
+                    self.at(&deviations, load, *capacity, steady, objectives)
                 } else {
                     0.0
                 }
@@ -232,14 +209,21 @@ impl Sample {
     }
 
     /// Burn per request at a mean `load` of servers that finish `capacity` requests/s.
-    fn at(&self, load: f64, capacity: f64, steady: &SteadyBurn, objectives: &[[f64; LOADS.len()]]) -> f64 {
+    fn at(
+        &self,
+        deviations: &[Option<f64>],
+        load: f64,
+        capacity: f64,
+        steady: &SteadyBurn,
+        objectives: &[[f64; LOADS.len()]],
+    ) -> f64 {
         let rate = load * capacity;
         let bin = BIN.as_secs_f64();
         let (mut backlog, mut smooth, mut requests) = (0.0_f64, load, 0.0);
         let mut burnt = vec![0.0; steady.missed.len()];
         // Relative to the rate, deviations grow as rate^(exponent − 1).
         let scale = libm::pow(rate, self.exponent - 1.0);
-        for deviation in &self.deviations {
+        for deviation in deviations {
             let Some(deviation) = deviation else {
                 (backlog, smooth) = (0.0, load);
                 continue;
@@ -291,12 +275,12 @@ impl From<Bursts> for Packed {
     fn from(bursts: Bursts) -> Self {
         let mut writer = Writer::default();
         let mut last = 0;
-        for count in &bursts.counts {
+        for count in bursts.counts.iter() {
             writer.signed(i64::from(count.0) - last);
             last = i64::from(count.0);
         }
         Self {
-            first: bursts.first,
+            first: bursts.counts.first(),
             length: bursts.counts.len() as u64,
             counts: writer.finish(),
         }
@@ -314,16 +298,15 @@ impl TryFrom<Packed> for Bursts {
             return Err(DecodeError::Range(WHAT));
         }
         let mut reader = Reader::new(&packed.counts, WHAT)?;
-        let mut counts = VecDeque::with_capacity(length);
+        let mut counts = Vec::with_capacity(length);
         let mut last = 0_i64;
         for _ in 0..length {
             last = last.checked_add(reader.signed()?).ok_or(DecodeError::Range(WHAT))?;
-            counts.push_back(Count(u32::try_from(last).map_err(|_| DecodeError::Range(WHAT))?));
+            counts.push(Count(u32::try_from(last).map_err(|_| DecodeError::Range(WHAT))?));
         }
         reader.finish()?;
         Ok(Self {
-            first: packed.first,
-            counts,
+            counts: Counts::new(packed.first, counts),
         })
     }
 }

@@ -37,7 +37,7 @@ impl Memo {
         if self.samples.len() >= self.most {
             self.samples.pop_front();
         }
-        self.samples.push_back((bursts.clone(), sample.clone()));
+        self.samples.push_back((bursts.closed(), sample.clone()));
         sample
     }
 

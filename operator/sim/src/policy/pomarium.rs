@@ -58,6 +58,8 @@ pub struct Pomarium {
     fleet: Fleet,
     method: Method,
     memo: Memo,
+    /// What earlier passes have computed.
+    passes: planning::Memo,
     learner: Learner,
     ablation: Ablation,
     reason: String,
@@ -78,6 +80,7 @@ impl Pomarium {
                 ..Method::default()
             },
             memo: Memo::new(curve::Effort::QUICK, CURVES),
+            passes: planning::Memo::default(),
             learner: Learner::default(),
             ablation,
             reason: String::new(),
@@ -190,7 +193,7 @@ impl Policy for Pomarium {
         self.fleet.look(view);
         self.learn(view);
         self.look_ahead(now);
-        let plan = planning::plan(&self.fleet.snapshot, now);
+        let plan = planning::plan_again(&self.fleet.snapshot, now, &mut self.passes);
         if let Some(reason) = describe(&plan) {
             self.reason = reason;
         }

@@ -9,115 +9,138 @@ use crate::plan::{Action, Condition, ConditionKind, GroupOutlook, Truth, Verdict
 use crate::planning::draft::Draft;
 use crate::planning::options::energy;
 use crate::planning::stock::{Shelf, Stock};
-use crate::planning::world::World;
+use crate::planning::world::{Ground, World};
 use crate::reason::{Problem, Reason};
-use crate::snapshot::{Group, MachineKey, Site};
+use crate::snapshot::{Group, MachineKey};
+use crate::time::Timestamp;
 use crate::units::Money;
 
 /// Writes the outlook of every group into the draft.
 pub(crate) fn describe(world: &World, stock: &Stock, draft: &mut Draft) {
-    for (name, group) in &world.snapshot.groups {
+    let changes = changes(draft);
+    for ground in world.grounds().iter() {
+        let (name, group) = (ground.name, ground.group);
         let memory = draft.plan.groups.get(name).map(|outlook| outlook.memory.clone());
-        let changes = changes(name, draft);
+        let changes = changes.get(name).copied().unwrap_or(0);
         let outlook = GroupOutlook {
             memory: memory.unwrap_or_else(|| group.memory.clone()),
-            ..outlook(world, name, group, stock.shelves.get(name), changes)
+            ..outlook(world, ground, stock.shelves.get(name), changes)
         };
         draft.plan.groups.insert(name.clone(), outlook);
     }
 }
 
-/// Servers that this pass asks for, less those that it drains.
-fn changes(name: &GroupName, draft: &Draft) -> i64 {
-    draft
-        .plan
-        .decisions
-        .iter()
-        .filter(|decision| decision.verdict == Verdict::Act)
-        .map(|decision| match &decision.action {
-            Action::RequestServer { group, .. } | Action::UndrainServer { group, .. } if group == name => 1,
-            Action::DrainServer { group, .. } if group == name => -1,
-            _ => 0,
-        })
-        .sum()
+/// Servers that this pass asks for, less those that it drains, by group.
+fn changes(draft: &Draft) -> BTreeMap<GroupName, i64> {
+    let mut changes = BTreeMap::new();
+    let decisions = draft.plan.decisions.iter();
+    for decision in decisions.filter(|decision| decision.verdict == Verdict::Act) {
+        let (group, change) = match &decision.action {
+            Action::RequestServer { group, .. } | Action::UndrainServer { group, .. } => (group, 1),
+            Action::DrainServer { group, .. } => (group, -1),
+            _ => continue,
+        };
+        *changes.entry(group.clone()).or_default() += change;
+    }
+    changes
 }
 
-fn outlook(world: &World, name: &GroupName, group: &Group, shelf: Option<&Shelf>, changes: i64) -> GroupOutlook {
-    let servers = group.inventory.servers();
-    let mut by_state: BTreeMap<String, u32> = BTreeMap::new();
-    for server in servers.values() {
-        *by_state.entry(server.state.as_str().to_owned()).or_default() += 1;
-    }
-    let count = |predicate: &dyn Fn(&ServerState) -> bool| {
-        u32::try_from(servers.values().filter(|server| predicate(&server.state)).count()).unwrap_or(u32::MAX)
-    };
-    let here = count(&|state| *state == ServerState::Ready || state.is_coming() || *state == ServerState::Suspect);
-    let used = servers
-        .keys()
-        .filter(|server| !world.occupants(group, server).is_empty())
-        .count();
-    let given_back = |state| {
-        matches!(
-            state,
-            ServerState::Gone | ServerState::Releasing | ServerState::Recycling
-        )
-    };
-    let leases: Vec<_> = servers
-        .values()
-        .filter(|server| !given_back(server.state))
-        .filter_map(|server| server.lease)
-        .collect();
-    let site = world.snapshot.sites.get(&group.site);
+fn outlook<'a>(world: &World<'a>, ground: &Ground<'a>, shelf: Option<&Shelf>, changes: i64) -> GroupOutlook {
+    let group = ground.group;
+    let tally = Tally::of(world, ground);
     GroupOutlook {
-        target: u32::try_from((i64::from(here) + changes).max(0)).unwrap_or(u32::MAX),
-        by_state,
-        ready: count(&|state| *state == ServerState::Ready),
-        used: u32::try_from(used).unwrap_or(u32::MAX),
-        leases: u32::try_from(leases.len()).unwrap_or(u32::MAX),
-        next_lease_end: leases
+        target: u32::try_from((i64::from(tally.here()) + changes).max(0)).unwrap_or(u32::MAX),
+        by_state: tally
+            .by_state
             .iter()
-            .map(|lease| lease.minimum_until)
-            .filter(|until| *until > world.now)
-            .min(),
-        hourly: site.map_or(Money::ZERO, |site| hourly(world, group, site)),
-        conditions: conditions(world, name, group, shelf, here),
+            .map(|(state, count)| ((*state).to_owned(), *count))
+            .collect(),
+        ready: tally.in_state(ServerState::Ready),
+        used: tally.used,
+        leases: tally.leases,
+        next_lease_end: tally.next_lease_end,
+        hourly: tally.hourly,
+        conditions: conditions(world, ground, shelf, &tally),
         memory: group.memory.clone(),
     }
 }
 
-/// Leases, and energy of what is switched on.
-pub(super) fn hourly(world: &World, group: &Group, site: &Site) -> Money {
-    group
-        .inventory
-        .servers()
-        .iter()
-        .map(|(name, server)| {
-            let paid = match server.state {
-                ServerState::Gone | ServerState::Recycling => return Money::ZERO,
-                _ if server.lease.is_some() => group.pricing.hourly,
-                _ => Money::ZERO,
-            };
-            let watts = match server.state {
-                ServerState::Requested | ServerState::Provisioning | ServerState::Releasing => 0.0,
-                _ if world.occupants(group, name).is_empty() => group.power.idle_watts,
-                _ => group.power.busy_watts,
-            };
-            paid + energy(site, watts)
-        })
-        .sum()
+/// The servers of a group, counted.
+#[derive(Default)]
+struct Tally {
+    by_state: BTreeMap<&'static str, u32>,
+    /// With something on them.
+    used: u32,
+    leases: u32,
+    next_lease_end: Option<Timestamp>,
+    /// Leases, and energy of what is switched on.
+    hourly: Money,
 }
 
-fn conditions(world: &World, name: &GroupName, group: &Group, shelf: Option<&Shelf>, here: u32) -> Vec<Condition> {
+impl Tally {
+    fn of<'a>(world: &World<'a>, ground: &Ground<'a>) -> Self {
+        let group = ground.group;
+        // Of one that is idle, and of one that works.
+        let watts = [group.power.idle_watts, group.power.busy_watts];
+        let energy = ground.site.map(|site| watts.map(|watts| energy(site, watts)));
+        let mut tally = Self::default();
+        for (_, server, occupants) in world.servers(ground) {
+            *tally.by_state.entry(server.state.as_str()).or_default() += 1;
+            tally.used += u32::from(!occupants.is_empty());
+            let given_back = matches!(
+                server.state,
+                ServerState::Gone | ServerState::Releasing | ServerState::Recycling
+            );
+            if let Some(lease) = server.lease.filter(|_| !given_back) {
+                tally.leases += 1;
+                let later = Some(lease.minimum_until).filter(|until| *until > world.now);
+                tally.next_lease_end = tally.next_lease_end.into_iter().chain(later).min();
+            }
+            let (Some([idle, busy]), false) = (
+                energy,
+                matches!(server.state, ServerState::Gone | ServerState::Recycling),
+            ) else {
+                continue;
+            };
+            let paid = server.lease.map_or(Money::ZERO, |_| group.pricing.hourly);
+            let burnt = match server.state {
+                ServerState::Requested | ServerState::Provisioning | ServerState::Releasing => Money::ZERO,
+                _ if occupants.is_empty() => idle,
+                _ => busy,
+            };
+            tally.hourly = tally.hourly + paid + burnt;
+        }
+        tally
+    }
+
+    fn in_state(&self, state: ServerState) -> u32 {
+        self.by_state.get(state.as_str()).copied().unwrap_or(0)
+    }
+
+    /// Those that are there or on their way in.
+    fn here(&self) -> u32 {
+        let here =
+            |state: &ServerState| *state == ServerState::Ready || state.is_coming() || *state == ServerState::Suspect;
+        ServerState::ALL
+            .into_iter()
+            .filter(here)
+            .map(|state| self.in_state(state))
+            .sum()
+    }
+}
+
+fn conditions(world: &World, ground: &Ground, shelf: Option<&Shelf>, tally: &Tally) -> Vec<Condition> {
+    let (name, group, here) = (ground.name, ground.group, tally.here());
     let ready = |truth, problem| because(ConditionKind::Ready, truth, problem);
-    if !world.snapshot.sites.contains_key(&group.site) {
+    if ground.site.is_none() {
         let problem = Problem::new(Reason::ReferenceMissing, format!("there is no site {}", group.site));
         return vec![
             ready(Truth::False, problem.clone()),
             because(ConditionKind::Stalled, Truth::True, problem),
         ];
     }
-    if let Some(problem) = world.hands_off(name) {
-        return vec![ready(Truth::Unknown, problem)];
+    if let Some(problem) = &ground.hands_off {
+        return vec![ready(Truth::Unknown, problem.clone())];
     }
     if !group.inventory.is_known() {
         let message = "the servers cannot be listed: nothing is requested or released";
@@ -141,11 +164,15 @@ fn conditions(world: &World, name: &GroupName, group: &Group, shelf: Option<&She
         conditions.push(because(ConditionKind::Reconciling, Truth::True, problem));
     } else {
         let servers = group.inventory.servers();
-        let by = |wanted: ServerState| servers.values().filter(|server| server.state == wanted).count();
-        let mut message = format!("{} servers, {} Ready", servers.len(), by(ServerState::Ready));
+        let mut message = format!(
+            "{} servers, {} Ready",
+            servers.len(),
+            tally.in_state(ServerState::Ready)
+        );
         for state in [ServerState::Suspect, ServerState::Failed] {
-            if by(state) > 0 {
-                message = format!("{message}, {} {}", by(state), state.as_str());
+            let count = tally.in_state(state);
+            if count > 0 {
+                message = format!("{message}, {count} {}", state.as_str());
             }
         }
         conditions.push(ready(Truth::True, kept_for_want_of_choice(group, shelf, message)));

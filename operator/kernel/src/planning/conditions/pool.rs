@@ -21,7 +21,6 @@ use crate::planning::slots::Source;
 use crate::planning::world::World;
 use crate::reason::{Problem, Reason};
 use crate::snapshot::{Measured, Metric, Period, PoolMemory};
-use crate::spending;
 use crate::time::Span;
 use crate::units::{Fraction, Money, Rate};
 
@@ -29,7 +28,7 @@ use crate::units::{Fraction, Money, Rate};
 pub(crate) struct Findings<'f, 'a> {
     pub(crate) crew: &'f Crew<'a>,
     pub(crate) options: &'f Options<'a>,
-    pub(crate) model: &'f Model<'f>,
+    pub(crate) model: &'f Model<'f, 'a>,
     pub(crate) need: &'f Need<'f>,
     pub(crate) lead: &'f Lead<'a>,
     pub(crate) target: Counts,
@@ -46,8 +45,9 @@ pub(crate) struct Findings<'f, 'a> {
 pub(crate) fn outlook(world: &World, findings: Findings) -> PoolOutlook {
     let crew = findings.crew;
     let serving = crew.serving();
-    let known = total(&serving) == 0 || !findings.options.choices.is_empty();
-    let sustainable = known.then(|| sustainable(&findings, &serving));
+    let likely = || serving.keys().any(|group| findings.options.choice(group).is_some());
+    let known = total(serving) == 0 || likely() || findings.options.choices().next().is_some();
+    let sustainable = known.then(|| sustainable(&findings, serving));
     let demand = findings.need.rate();
     let current = crew
         .members
@@ -56,7 +56,7 @@ pub(crate) fn outlook(world: &World, findings: Findings) -> PoolOutlook {
     PoolOutlook {
         target: total(&findings.target),
         current: u32::try_from(current.count()).unwrap_or(u32::MAX),
-        serving: total(&serving),
+        serving: total(serving),
         draining: u32::try_from(crew.of(Standing::Draining).count()).unwrap_or(u32::MAX),
         by_group: findings.target.clone(),
         demand: demand.map(figures::rate),
@@ -66,7 +66,7 @@ pub(crate) fn outlook(world: &World, findings: Findings) -> PoolOutlook {
             .and_then(|(demand, sustainable)| utilization(demand, sustainable)),
         hourly: hourly(world, crew),
         held: held(&findings).cloned(),
-        conditions: conditions(world, &findings, &serving),
+        conditions: conditions(world, &findings, serving),
         memory: findings.memory,
     }
 }
@@ -96,24 +96,25 @@ fn hourly(world: &World, crew: &Crew) -> Money {
     crew.members
         .iter()
         .filter(|member| seen.insert((&member.replica.site, &member.replica.server)))
-        .filter_map(|member| world.group(&member.replica.group))
+        .filter_map(|member| world.group(member.group))
         .map(|(group, site)| group.pricing.hourly + energy(site, group.power.busy_watts))
         .sum()
 }
 
 fn conditions(world: &World, findings: &Findings, serving: &Counts) -> Vec<Condition> {
+    let here = &figures::replicas(serving);
     let stalled = stalled(world, findings);
     let reconciling = if stalled.is_some() {
         None
     } else {
         reconciling(findings, serving)
     };
-    let mut conditions = vec![ready(findings, serving, stalled.as_ref(), reconciling.as_ref())];
+    let mut conditions = vec![ready(findings, here, stalled.as_ref(), reconciling.as_ref())];
     conditions.extend(reconciling.map(|problem| because(ConditionKind::Reconciling, Truth::True, problem)));
     conditions.extend(stalled.map(|problem| because(ConditionKind::Stalled, Truth::True, problem)));
     conditions.push(objectives(findings));
     conditions.push(budget(world, findings));
-    conditions.push(capacity(findings, serving));
+    conditions.push(capacity(findings, serving, here));
     conditions.push(metrics(findings));
     conditions
 }
@@ -124,7 +125,8 @@ fn stalled(world: &World, findings: &Findings) -> Option<Problem> {
     if pool.deleting || pool.paused {
         return None;
     }
-    if !options.choices.keys().any(|group| options.satisfies(group)) {
+    let here = findings.crew.members.iter().map(|member| member.group);
+    if !options.any_satisfies(here) {
         let (groups, sites) = (&world.snapshot.groups, &world.snapshot.sites);
         return options.feasibility.groups(groups, sites).err();
     }
@@ -232,16 +234,16 @@ fn on_the_way(findings: &Findings) -> bool {
         .any(|(slot, _, _)| matches!(slot.source, Source::Coming | Source::Purchase | Source::Vacating(_)))
 }
 
-fn ready(findings: &Findings, serving: &Counts, stalled: Option<&Problem>, reconciling: Option<&Problem>) -> Condition {
+fn ready(findings: &Findings, here: &str, stalled: Option<&Problem>, reconciling: Option<&Problem>) -> Condition {
     let pool = findings.crew.pool;
     if pool.paused {
-        let message = format!("paused; {} serve", figures::replicas(serving));
+        let message = format!("paused; {here} serve");
         return condition(ConditionKind::Ready, Truth::Unknown, Reason::Paused, message);
     }
     if let Some(problem) = stalled.or(reconciling) {
         return because(ConditionKind::Ready, Truth::False, problem.clone());
     }
-    let serve = format!("{} serve", figures::replicas(serving));
+    let serve = format!("{here} serve");
     let message = match held(findings) {
         Some(problem) => format!("{serve}; {} ({})", problem.message, problem.reason),
         None if findings.kept > 0 => format!("{serve}; {} drains are over their deadline and wait on", findings.kept),
@@ -309,7 +311,10 @@ fn budget(world: &World, findings: &Findings) -> Condition {
         Period::Month => (Span::from_hours(30 * 24), "month"),
     };
     let hourly = hourly(world, findings.crew);
-    let gone = spending::committed(world.snapshot, findings.crew.id, findings.crew.pool, world.now).unwrap_or_default();
+    let gone = world
+        .accounts
+        .committed(findings.crew.id, findings.crew.pool, world.now)
+        .unwrap_or_default();
     let message = format!(
         "{gone} of {} for this {period} are spent; {hourly} an hour now, {} if that went on for a {period}",
         budget.amount,
@@ -325,21 +330,20 @@ fn budget(world: &World, findings: &Findings) -> Condition {
     condition(kind, truth, reason, message)
 }
 
-fn capacity(findings: &Findings, serving: &Counts) -> Condition {
+fn capacity(findings: &Findings, serving: &Counts, here: &str) -> Condition {
     let kind = ConditionKind::CapacityAvailable;
     if let Some(problem) = &findings.growth.short {
         return because(kind, Truth::False, problem.clone());
     }
     let load = match findings.need.rate() {
         None => {
-            let message = format!("demand is unknown; {} serve", figures::replicas(serving));
+            let message = format!("demand is unknown; {here} serve");
             return condition(kind, Truth::Unknown, Reason::MetricsUnavailable, message);
         }
         Some(rate) => format!(
-            "{} requests/s of {} sustainable on {}",
+            "{} requests/s of {} sustainable on {here}",
             figures::two(rate.as_per_second()),
             figures::two(sustainable(findings, serving).as_per_second()),
-            figures::replicas(serving),
         ),
     };
     let load = match findings.lead {
@@ -393,12 +397,7 @@ fn lengths_unknown(findings: &Findings) -> String {
     };
     let message =
         format!("arrivals are measured; too few requests were seen to know their lengths: planned with {with}");
-    match findings
-        .options
-        .choices
-        .values()
-        .find_map(|choice| choice.doubt.as_ref())
-    {
+    match findings.options.doubt() {
         Some(doubt) => format!("{message}, with which {}", doubt.message),
         None => message,
     }

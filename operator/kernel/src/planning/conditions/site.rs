@@ -1,7 +1,6 @@
 //! What to say about a site.
 
 use super::condition;
-use super::group::hourly;
 use crate::lifecycle::ServerState;
 use crate::plan::{Condition, ConditionKind, SiteOutlook, Truth};
 use crate::planning::draft::Draft;
@@ -12,22 +11,17 @@ use crate::snapshot::{Contact, Maintenance, Site};
 /// Writes the outlook of every site into the draft.
 pub(crate) fn describe(world: &World, draft: &mut Draft) {
     for (name, site) in &world.snapshot.sites {
-        let groups = || world.snapshot.groups.values().filter(|group| group.site == *name);
+        let groups = || world.snapshot.groups.iter().filter(|(_, group)| group.site == *name);
         let ready = groups()
-            .flat_map(|group| group.inventory.servers().values())
+            .flat_map(|(_, group)| group.inventory.servers().values())
             .filter(|server| server.state == ServerState::Ready)
-            .count();
-        let used = world
-            .snapshot
-            .pools
-            .values()
-            .flat_map(|pool| pool.running.values())
-            .filter(|replica| replica.site == *name)
             .count();
         let outlook = SiteOutlook {
             ready: u32::try_from(ready).unwrap_or(u32::MAX),
-            hourly: groups().map(|group| hourly(world, group, site)).sum(),
-            conditions: conditions(site, used),
+            hourly: groups()
+                .filter_map(|(group, _)| Some(draft.plan.groups.get(group)?.hourly))
+                .sum(),
+            conditions: conditions(site, world.pods(name).len()),
         };
         draft.plan.sites.insert(name.clone(), outlook);
     }

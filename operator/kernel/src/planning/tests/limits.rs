@@ -61,8 +61,7 @@ fn as_many_leases_are_bought_as_the_budget_of_the_day_covers() {
     let budget = condition(&plan, ConditionKind::WithinBudget).unwrap();
     assert_ne!(budget.status, Truth::False, "{}", budget.message);
     assert!(budget.message.starts_with("94.5"), "{}", budget.message);
-    let committed = crate::spending::committed(
-        &stage.snapshot,
+    let committed = crate::spending::Accounts::of(&stage.snapshot).committed(
         &pool_id("chat"),
         &stage.snapshot.pools[&pool_id("chat")],
         stage.now,

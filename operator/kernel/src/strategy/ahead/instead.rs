@@ -80,7 +80,7 @@ fn rejected(
             alternative: group.to_string(),
             reason,
             message: format!("{message}; the same on {count:.0} of its servers costs {there} instead of {cost}"),
-            hourly: planned.options.choices.get(group).map(Choice::hourly),
+            hourly: planned.options.choice(group).map(Choice::hourly),
             cost: Some(there),
         }
     });

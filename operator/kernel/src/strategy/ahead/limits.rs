@@ -6,7 +6,7 @@ use super::scene::{Planned, Source};
 use crate::names::{GroupName, ServerName, SiteName};
 use crate::planning::{World, draws, rank};
 use crate::snapshot::Site;
-use crate::spending::{Allowance, allowances};
+use crate::spending::Allowance;
 use crate::strategy::horizon::LENGTH;
 
 /// Limits of the pools and sites of one plan.
@@ -37,7 +37,7 @@ impl Limits {
         };
         let allowances = pools.iter().map(|planned| {
             let (id, pool) = (planned.id, planned.pool);
-            allowances(world.snapshot, id, pool, world.now, world.now + LENGTH, &stays)
+            (world.accounts).allowances(id, pool, world.now, world.now + LENGTH, &stays)
         });
         let power = world.snapshot.sites.iter();
         let power = power.map(|(name, site)| power_left(world, name, site, &planned));

@@ -167,8 +167,8 @@ impl<'a> Scene<'a> {
         let pool = planned.pool;
         let performance = self.sources.iter().map(|source| {
             let usable = planned.may_use(source.group) && planned.trust() <= source.proven;
-            let choice = planned.options.choices.get(source.group).filter(|_| usable);
-            choice.map(|choice| &choice.performance)
+            let choice = planned.options.choice(source.group).filter(|_| usable);
+            choice.map(|choice| choice.performance.as_ref())
         });
         Consumer {
             performance: performance.collect(),
@@ -334,7 +334,7 @@ fn place(pools: &[Planned], name: &GroupName) -> Option<(Ownership, Money)> {
         .iter()
         .any(|planned| planned.pool.placement.order == PlacementOrder::OwnedFirst);
     let user = pools.iter().find(|planned| planned.may_use(name))?;
-    let choice = user.options.choices.get(name)?;
+    let choice = user.options.choice(name)?;
     let ownership = if owned_first {
         choice.ownership
     } else {
@@ -435,7 +435,7 @@ impl<'a> Yard<'_, 'a> {
 
     /// The slowest model's: which one it will be is not known yet.
     fn load(&self) -> Span {
-        let load = |planned: &&Planned| Some(planned.options.choices.get(self.name)?.performance.load_time);
+        let load = |planned: &&Planned| Some(planned.options.choice(self.name)?.performance.load_time);
         self.users.iter().filter_map(load).max().unwrap_or(Span::ZERO)
     }
 

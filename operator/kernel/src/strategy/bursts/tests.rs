@@ -88,12 +88,7 @@ fn counts_are_spread_without_losing_a_request_and_two_days_are_kept() {
         from = from + odd;
     }
     assert!(bursts.counts.len() <= KEPT + 240, "{}", bursts.counts.len());
-    let total: u64 = bursts
-        .counts
-        .iter()
-        .filter_map(|count| count.get())
-        .map(u64::from)
-        .sum();
+    let total: u64 = bursts.counts.iter().filter_map(Count::get).map(u64::from).sum();
     let whole = (bursts.counts.len() as f64 * 15.0 / 14.7 * 7.0).round();
     assert!((total as f64 - whole).abs() <= 14.0, "{total} of {whole}");
 }

@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::capacity::curve;
+use crate::capacity::{Servers, curve};
 use crate::engine::StepTimes;
 use crate::forecast::Counts;
 use crate::snapshot::Metric;
@@ -182,4 +182,27 @@ fn the_same_situation_gives_the_same_plan() {
     let text = serde_json::to_string(&past).unwrap();
     let again: Past = serde_json::from_str(&text).unwrap();
     assert_eq!(once, planned(now, Vec::new(), &again), "and so it does after a restart");
+}
+
+#[test]
+fn means_do_not_see_what_misses_before_servers_are_overwhelmed() {
+    let machine = machine(1);
+    let servers = [Servers {
+        performance: &machine,
+        count: 4,
+    }];
+    let burn = |judge: Judge| {
+        let mut curves = curve::Curves::new(curve::Effort::QUICK, 64);
+        let (mix, objectives) = (LengthMix::assumed(), objectives());
+        let steady = steady_burn(&servers, mix, Discipline::LeastWork, &objectives, judge, &mut curves);
+        let (each, steady) = steady.unwrap();
+        let (capacity, table) = (4.0 * each[0], steady.without_bursts().unwrap());
+        [0.88, 1.0].map(|load| table.at(load * capacity, capacity))
+    };
+    let ([means, full], [whole, _]) = (burn(Judge::Means), burn(Judge::Distributions));
+    assert!(
+        means <= 1e-9 && whole > 0.05,
+        "{means} by means, {whole} by distributions"
+    );
+    assert!((full - 20.0).abs() < 1e-6, "all miss: {full}");
 }

@@ -163,7 +163,7 @@ function decisionTip(k) {
   return many.map(i => `<b>${clock(s.start + s.at[i] * 1e3)}</b> ${esc(s.words[s.what[i]])}<div class="why">${esc(byClock(s.words[s.why[i]]))}</div>`).join('');
 }
 const kindOf = what => what.includes('lease ') && !what.startsWith('release') && /(^|, )lease/.test(what) ? 'lease' : /release/.test(what) ? 'release' : /start|resume/.test(what) ? 'start' : 'drain';
-const kinds = { lease: ['var(--bad)', 'lease'], start: ['var(--good)', 'start'], drain: ['var(--soft)', 'drain'], release: ['var(--band)', 'release'] };
+const kinds = { lease: ['var(--bad)', 'lease'], start: ['var(--good)', 'start'], drain: ['var(--faint)', 'drain'], release: ['var(--ink)', 'release'] };
 
 function panel(title, legend, note) {
   const el = document.createElement('div');
@@ -195,8 +195,8 @@ function charts() {
   const stacks = [];
   s.serving.forEach((column, g) => stacks.push(column.map((v, i) => v + (g ? stacks[g - 1][i] : 0))));
   const shown = s.at.length < s.decisions ? ` ${s.at.length.toLocaleString('en-US')} of ${s.decisions.toLocaleString('en-US')} decisions are shown.` : '';
-  add('Servers', D.groups.map((name, g) => key(groupColor(g), name)).join('') + key('var(--ink)', 'paid for', 'x') + Object.values(kinds).map(([color, name]) => key(color, name)).join(''),
-    `Serving, by group. Below: decisions; their reasons show under the pointer.${shown}`, {
+  add('Servers', D.groups.map((name, g) => key(groupColor(g), name)).join('') + key('var(--ink)', 'paid for', 'x') + '<span>decisions:</span>' + Object.values(kinds).map(([color, name]) => key(color, name)).join(''),
+    `Serving, by group. Decisions are marked below; their reasons show under the pointer.${shown}`, {
       label: 'servers by group over time', height: 270, below: 26, max: Math.max(peak(s, [...stacks.slice(-1), s.paid]) * 1.06, 1),
       layers: c => {
         let out = '';

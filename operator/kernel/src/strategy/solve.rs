@@ -190,21 +190,27 @@ fn shared(solver: &mut Solver, effort: Effort) -> StrategicPlan {
         let count = whole_number(market.fresh(class).round());
         frozen.extend(taken(problem, class, market.rounded(class, count)));
     }
-    let mut best = follow(solver, &market.prices, &frozen, effort.bounds / 2);
+    let whole: Vec<usize> = (0..problem.classes.len())
+        .filter(|&class| is_long(&problem.classes[class]))
+        .collect();
+    // One that is cheap and nearly holds may be better, once it does, than one that holds already.
+    let complete = |solver: &mut Solver, mut plan: Candidate| {
+        mend(solver, &mut plan, effort.bounds / 4, effort.turns);
+        rescue(solver, &mut plan);
+        Local::new(solver, &whole, effort.swaps).improve(&mut plan, effort.trims);
+        plan
+    };
+    let found = follow(solver, &market.prices, &frozen, effort.bounds / 2);
+    let mut best = complete(solver, found);
     if size(problem) <= SMALL {
         for frozen in [&frozen[..], &[]] {
-            let tried = search(solver, &market.prices, frozen, effort);
+            let found = search(solver, &market.prices, frozen, effort);
+            let tried = complete(solver, found);
             if tried.beats(&best, solver) {
                 best = tried;
             }
         }
     }
-    mend(solver, &mut best, effort.bounds / 4, effort.turns);
-    rescue(solver, &mut best);
-    let whole: Vec<usize> = (0..problem.classes.len())
-        .filter(|&class| is_long(&problem.classes[class]))
-        .collect();
-    Local::new(solver, &whole, effort.swaps).improve(&mut best, effort.trims);
     let forgone = afford(solver, &mut best);
     solver.settle(&mut best.standing);
     let cost = best.standing.cost;

@@ -114,9 +114,10 @@ fn actions(
             continue;
         };
         let servers = seen.inventory.servers();
-        let mut names = (0_u32..)
-            .map(|ordinal| ServerName::new(format!("{name}-{ordinal}")))
-            .filter(|server| !servers.contains_key(server));
+        let all = (0..seen.size.max).map(|ordinal| ServerName::new(format!("{name}-{ordinal}")));
+        // Names that are free now first; what is asked for later than them is asked for under names that are free again by then.
+        let free = all.clone().filter(|server| !servers.contains_key(server));
+        let mut names = free.chain(all.cycle());
         // What was asked for since the plan was made is not asked for again.
         let since = servers.keys().filter(|server| !group.known.contains(*server)).count();
         let mut asked = u32::try_from(since).unwrap_or(u32::MAX);
@@ -454,6 +455,18 @@ mod tests {
         let mut world = next(&world, 0, Vec::new());
         assert_eq!(play(&mut world).1.len(), 1);
         assert!(world.plans.is_empty());
+    }
+
+    #[test]
+    fn later_purchases_are_named_by_servers_that_the_group_can_have() {
+        let later = (1..8).map(|hour| (NOW + Span::from_hours(hour), 2)).collect::<Vec<_>>();
+        let mut world = planning(1, &later);
+        let (written, _) = play(&mut world);
+        let most = snapshot(&world).groups["hosted"].size.max;
+        let names: Vec<String> = (0..most).map(|ordinal| format!("hosted-{ordinal}")).collect();
+        let asked: Vec<_> = written[0].spec.actions.iter().map(|action| &action.target).collect();
+        assert!(asked.len() > names.len(), "{asked:?}");
+        assert!(asked.iter().all(|target| names.contains(target)), "{asked:?}");
     }
 
     #[test]

@@ -36,7 +36,13 @@ impl Loss {
 
 impl Solver<'_> {
     /// Puts a server on another course, for the pools that it serves.
-    pub(in crate::strategy) fn replace(&mut self, standing: &mut Standing, class: usize, unit: usize, course: Course) -> Course {
+    pub(in crate::strategy) fn replace(
+        &mut self,
+        standing: &mut Standing,
+        class: usize,
+        unit: usize,
+        course: Course,
+    ) -> Course {
         let before = std::mem::take(&mut standing.courses[class][unit]);
         self.note(standing, class, unit, &before, -1.0);
         self.note(standing, class, unit, &course, 1.0);
@@ -51,7 +57,11 @@ impl Solver<'_> {
     }
 
     /// Takes several servers out of the counts.
-    pub(in crate::strategy) fn take_all(&mut self, standing: &mut Standing, set: &[(usize, usize)]) -> Vec<(Course, Vec<u16>)> {
+    pub(in crate::strategy) fn take_all(
+        &mut self,
+        standing: &mut Standing,
+        set: &[(usize, usize)],
+    ) -> Vec<(Course, Vec<u16>)> {
         let mut kept = Vec::with_capacity(set.len());
         for &(class, unit) in set {
             let course = std::mem::take(&mut standing.courses[class][unit]);
@@ -63,7 +73,12 @@ impl Solver<'_> {
     }
 
     /// Undoes that, whatever they do now.
-    pub(in crate::strategy) fn put_back(&mut self, standing: &mut Standing, set: &[(usize, usize)], kept: Vec<(Course, Vec<u16>)>) {
+    pub(in crate::strategy) fn put_back(
+        &mut self,
+        standing: &mut Standing,
+        set: &[(usize, usize)],
+        kept: Vec<(Course, Vec<u16>)>,
+    ) {
         for (&(class, unit), (course, serves)) in set.iter().zip(kept) {
             let now = std::mem::take(&mut standing.courses[class][unit]);
             self.note(standing, class, unit, &now, -1.0);

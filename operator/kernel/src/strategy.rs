@@ -185,6 +185,11 @@ pub struct Demand {
     pub backlog: Option<Backlog>,
 }
 
+/// The mean of what may arrive, given as (probability, requests/s), in requests/s.
+fn mean(arrivals: &[(f64, f64)]) -> f64 {
+    arrivals.iter().map(|(probability, rate)| probability * rate).sum()
+}
+
 /// Requests that will be waiting when more servers can first be there. Until they are worked off, all that arrive wait behind them.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Backlog {

@@ -7,7 +7,7 @@ use super::burn::Outcomes;
 use super::course::{Course, Planner, Tariff};
 use super::grid::{Grid, Term};
 use super::ranking::{MANY, Ranking};
-use super::{Class, Problem, Unit};
+use super::{Class, Problem, Unit, mean};
 use crate::snapshot::Survive;
 
 /// A server that is on and serves no pool in a slot.
@@ -661,10 +661,7 @@ fn ceiling(problem: &Problem, pool: usize) -> f64 {
         .arrivals
         .iter()
         .enumerate()
-        .map(|(slot, arrivals)| {
-            let rate: f64 = arrivals.iter().map(|(probability, rate)| probability * rate).sum();
-            rate * problem.length_s(slot)
-        })
+        .map(|(slot, arrivals)| mean(arrivals) * problem.length_s(slot))
         .sum();
     20.0 * usable.map(lease).fold(0.01, f64::max) / requests.max(1.0)
 }

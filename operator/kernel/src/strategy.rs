@@ -18,7 +18,9 @@
 //! | which pool each server serves first, and what is spent on each | `assignment` |
 //! | how long a purchase has to be wanted before it is made | [`dwell`] |
 //! | how hours are cut into slots, and budgets into windows | [`horizon`] |
-//! | a lower bound by Lagrangian relaxation, and prices to begin with, from servers that may be divided | `bound` |
+//! | a lower bound by Lagrangian relaxation, and prices to begin with: one pool's, from servers that may be divided | `bound` |
+//! | the same for pools that share servers, from whole servers that have a price by the slot | `market` |
+//! | classes that are alike are planned as one, parts that share nothing each for itself | `alike`, `parts` |
 //! | what follows from slots and classes alone | `grid` |
 //!
 //! [`envelope`] makes such a problem of what is known about servers, forecasts and error budgets ([`past`], which grows by [`learning`]). [`due`] says when it is time to plan again.
@@ -31,6 +33,7 @@
 //! which share of saturation is [`burn::BurnTable`]'s to say.
 
 pub mod ahead;
+mod alike;
 mod assignment;
 mod bound;
 pub mod burn;
@@ -44,6 +47,7 @@ mod grid;
 pub mod horizon;
 pub mod learning;
 mod local;
+mod market;
 mod memo;
 mod money;
 mod parts;
@@ -179,6 +183,11 @@ pub struct Demand {
     pub budgets: Vec<MoneyBudget>,
     /// What waits to be worked off, if it is more than may wait.
     pub backlog: Option<Backlog>,
+}
+
+/// The mean of what may arrive, given as (probability, requests/s), in requests/s.
+fn mean(arrivals: &[(f64, f64)]) -> f64 {
+    arrivals.iter().map(|(probability, rate)| probability * rate).sum()
 }
 
 /// Requests that will be waiting when more servers can first be there. Until they are worked off, all that arrive wait behind them.

@@ -191,12 +191,12 @@ impl Latencies {
 
 /// Kinds in canonical order, each once, none empty: those with the highest saturation first, because at equal work the router
 /// takes the first server.
-fn canonical(kinds: impl IntoIterator<Item = Kind>, saturation: impl Fn(&StepTimes) -> f64) -> Vec<(Kind, f64)> {
+fn canonical(kinds: impl IntoIterator<Item = (Kind, f64)>) -> Vec<(Kind, f64)> {
     let mut each: Vec<(Kind, f64)> = Vec::new();
-    for (times, count) in kinds.into_iter().filter(|kind| kind.1 > 0) {
+    for ((times, count), saturation) in kinds {
         match each.iter_mut().find(|(kind, _)| kind.0 == times) {
             Some(((_, known), _)) => *known = known.saturating_add(count),
-            None => each.push(((times, count), saturation(&times))),
+            None => each.push(((times, count), saturation)),
         }
     }
     each.retain(|(_, saturation)| *saturation > 0.0);

@@ -51,7 +51,7 @@ pub(crate) fn content(plan: &Following) -> Option<Growth> {
     let count = |counts: &Counts, group: &GroupName| counts.get(group).copied().unwrap_or(0);
     let wants = |(group, shelf): (&GroupName, &Shelf)| {
         let there = !(shelf.free.is_empty() && shelf.reversible.is_empty() && shelf.vacating.is_empty());
-        let spare = shelf.free.len() > usize::try_from(count(plan.promised, group)).unwrap_or(usize::MAX);
+        let spare = shelf.free.len() > usize::try_from(count(&plan.promised, group)).unwrap_or(usize::MAX);
         let planned = || count(have, group) < guide.replicas(group);
         (there || shelf.coming > 0) && (spare || planned()) && options.satisfies(group)
     };
@@ -74,7 +74,7 @@ pub(crate) struct Following<'f, 'a> {
     pub(crate) guide: &'f Guide<'a>,
     pub(crate) stock: &'f Stock<'a>,
     /// Servers of each group that are planned for other pools and that those do not have yet.
-    pub(crate) promised: &'f Counts,
+    pub(crate) promised: Counts,
 }
 
 struct Follow<'f, 'a> {

@@ -10,7 +10,7 @@ use super::draft::Draft;
 use super::drains;
 use super::follow::{self, Following, follow};
 use super::grow::{Growth, content, grow};
-use super::guide::Lead;
+use super::guide::{Guide, Lead};
 use super::leave::{Leave, Wanted, leave, preempt, roll};
 use super::memo::Memo;
 use super::model::{Counts, Model, total, with, without};
@@ -189,16 +189,25 @@ impl<'a> Step<'_, 'a> {
     /// What it adds wherever there is room, if that is nothing.
     fn content(&self) -> Option<Growth> {
         match self.lead.guide() {
-            Some(guide) => follow::content(&Following {
-                world: self.world,
-                crew: self.crew,
-                model: self.model,
-                guide,
-                stock: &self.shared.stock,
-                promised: &self.shared.promised.to_others(self.crew.id),
-            }),
+            Some(guide) => follow::content(&self.following(guide)),
             None => content(self.crew, self.model, self.need, self.world.now),
         }
+    }
+
+    fn following<'f>(&'f self, guide: &'f Guide<'a>) -> Following<'f, 'a> {
+        Following {
+            world: self.world,
+            crew: self.crew,
+            model: self.model,
+            guide,
+            stock: &self.shared.stock,
+            promised: self.shared.promised.to_others(self.crew.id),
+        }
+    }
+
+    /// Why groups have no place for another replica, as far as that was looked at.
+    fn unavailable(&self) -> &BTreeMap<GroupName, Problem> {
+        self.unavailable.as_ref().unwrap_or(const { &BTreeMap::new() })
     }
 
     /// Where another replica could go, and why not elsewhere.
@@ -232,20 +241,11 @@ impl<'a> Step<'_, 'a> {
     }
 
     fn grow(&mut self, offers: Vec<Slot>) -> Growth {
-        let unavailable = self.unavailable.get_or_insert_default();
         if let Some(guide) = self.lead.guide() {
-            let following = Following {
-                world: self.world,
-                crew: self.crew,
-                model: self.model,
-                guide,
-                stock: &self.shared.stock,
-                promised: &self.shared.promised.to_others(self.crew.id),
-            };
-            return follow(&following, offers, unavailable);
+            return follow(&self.following(guide), offers, self.unavailable());
         }
-        let now = self.world.now;
-        grow(self.crew, self.model, self.need, offers, unavailable, now)
+        let unavailable = self.unavailable.get_or_insert_default();
+        grow(self.crew, self.model, self.need, offers, unavailable, self.world.now)
     }
 
     /// Takes one out, or moves work, if less would do.
@@ -328,8 +328,7 @@ impl<'a> Step<'_, 'a> {
             self.target = with(&self.target, &slot.group);
         }
         let pool = self.crew.id.clone();
-        let unavailable = || self.unavailable.as_ref().unwrap_or(const { &BTreeMap::new() });
-        let alternatives = || self.options.alternatives(&slot.group, unavailable());
+        let alternatives = || self.options.alternatives(&slot.group, self.unavailable());
         let mut server_state = None;
         match &slot.source {
             Source::Free(server) => {

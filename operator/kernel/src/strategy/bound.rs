@@ -144,38 +144,6 @@ impl Relaxation {
         }
     }
 
-    /// Lets all servers come a few at a time, each class's where they are worth most then: with many pools a far better beginning than none.
-    pub(super) fn fill(&mut self, solver: &mut Solver) {
-        for _ in 0..FILLS {
-            let mut swept = usize::MAX;
-            for index in 0..self.blocks.len() {
-                let (class, unit) = (self.blocks[index].class, self.blocks[index].unit);
-                if class != swept {
-                    self.division.look(solver, class);
-                    let timetable = &solver.grid.timetables[class];
-                    let tariff = Tariff::of(timetable);
-                    solver.planner.sweep(timetable, tariff, self.division.values(class));
-                    swept = class;
-                }
-                let terms = solver.planner.terms(&solver.grid, class, unit);
-                self.admit(solver, index, terms.clone());
-                let Block { courses, servers, .. } = &mut self.blocks[index];
-                let part = *servers / f64::from(FILLS);
-                let Some(to) = courses
-                    .iter()
-                    .position(|course| course.terms == terms)
-                    .filter(|&to| to > 0)
-                else {
-                    continue;
-                };
-                courses[0].servers = (courses[0].servers - part).max(0.0);
-                courses[to].servers += part;
-                let changes = changes(&courses[0].serves, &courses[to].serves);
-                self.division.change(solver, class, &changes, part);
-            }
-        }
-    }
-
     /// What the prices of now say of the cost of any plan. Every class finds the courses that are best at them.
     fn read(&mut self, solver: &mut Solver) -> f64 {
         let mut value = 0.0;
@@ -450,9 +418,6 @@ const MOVES: u32 = 3;
 
 /// Times that a step is taken back in part.
 const BACKTRACKS: u32 = 3;
-
-/// Parts in which servers come at first.
-const FILLS: u32 = 8;
 
 /// Courses of a block that servers are moved from at a time.
 const RELIEVED: usize = 3;

@@ -243,6 +243,13 @@ impl Outcomes {
             .map(|(point, burn)| (self.step * point as f64, *burn))
     }
 
+    /// More requests/s than this burn no less.
+    pub(super) fn enough(&self) -> f64 {
+        let least = self.burn[POINTS] + 1e-9 * self.burn[0].abs();
+        let point = self.burn.iter().position(|burn| *burn <= least);
+        self.step * point.unwrap_or(POINTS) as f64
+    }
+
     /// The least of `price · burn + worth · capacity` over capacities from `lowest`, which is zero or less, on: the slot's part of the
     /// Lagrangian bound.
     pub(super) fn least(&self, price: f64, worth: f64, lowest: f64) -> f64 {

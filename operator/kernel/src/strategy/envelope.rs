@@ -102,6 +102,13 @@ pub struct Supply {
     pub free: Vec<Timestamp>,
 }
 
+impl Supply {
+    /// From the decision to the first request.
+    pub fn lead(&self) -> Span {
+        self.provision + self.load
+    }
+}
+
 /// A server that is there or coming.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Held {
@@ -379,7 +386,7 @@ fn class(now: Timestamp, index: usize, supply: &Supply, pools: &[Known]) -> Clas
         hourly: supply.hourly,
         energy_hourly: supply.energy_hourly,
         minimum_lease_s: supply.minimum_lease.as_secs_f64(),
-        lead_s: (supply.provision + supply.load).as_secs_f64(),
+        lead_s: supply.lead().as_secs_f64(),
         recycle_s: supply.recycle.as_secs_f64(),
         switch_cost: supply.switch_cost,
         busy_watts: supply.busy_watts,

@@ -1,6 +1,7 @@
 //! A problem falls apart where pools share nothing: no class that both may use, and no site whose power is limited. Its parts are solved each for
 //! itself, which is as good and takes less time.
 
+use super::alike::Merged;
 use super::solve::{Effort, whole};
 use super::{Problem, StrategicPlan, Unit};
 
@@ -13,10 +14,11 @@ struct Part {
 
 /// A good plan for `problem`, beginning with the `prices` of an earlier one if they fit.
 pub fn solve(problem: &Problem, prices: Option<&[Vec<f64>]>, effort: Effort) -> StrategicPlan {
-    let effort = effort.within(problem);
     let parts = parts(problem);
     if parts.len() < 2 {
-        return whole(problem, prices, effort);
+        let merged = Merged::of(problem.clone());
+        let plan = whole(&merged.problem, prices, effort.within(size(&merged.problem)));
+        return merged.split(plan, problem.classes.iter().map(|class| class.units.len()));
     }
     let mut plan = StrategicPlan {
         courses: vec![Vec::new(); problem.classes.len()],
@@ -30,10 +32,14 @@ pub fn solve(problem: &Problem, prices: Option<&[Vec<f64>]>, effort: Effort) -> 
         pool_costs: vec![0.0; problem.pools.len()],
         bound: 0.0,
     };
-    for part in &parts {
+    let merged: Vec<Merged> = parts.iter().map(|part| Merged::of(part.cut(problem))).collect();
+    let effort = effort.within(merged.iter().map(|part| size(&part.problem)).sum());
+    for (part, merged) in parts.iter().zip(&merged) {
         let of = |pool: &usize| prices.and_then(|prices| prices.get(*pool)).cloned().unwrap_or_default();
         let start: Option<Vec<Vec<f64>>> = prices.map(|_| part.pools.iter().map(of).collect());
-        part.join(&mut plan, whole(&part.cut(problem), start.as_deref(), effort));
+        let found = whole(&merged.problem, start.as_deref(), effort);
+        let units = part.classes.iter().map(|&class| problem.classes[class].units.len());
+        part.join(&mut plan, merged.split(found, units));
     }
     plan.bound = plan.bound.min(plan.cost);
     plan.shortfalls

@@ -5,10 +5,11 @@ use super::bound::Relaxation;
 use super::course::Course;
 use super::grid::Term;
 use super::local::Local;
+use super::market::Market;
 use super::money::{afford, spent};
 use super::parts::size;
 use super::sweep::{Solver, Standing};
-use super::{Burnt, LONG_LEASE_S, Problem, Shortfall, StrategicPlan};
+use super::{Burnt, Class, LONG_LEASE_S, Problem, Shortfall, StrategicPlan, Unit};
 
 /// How much work a plan may be. Counts, not seconds: the same problem gives the same plan on every machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,10 +59,10 @@ impl Effort {
 const SMALL: usize = 40_000;
 
 impl Effort {
-    /// The same for a problem of this size: the larger it is, the less often everything is gone through. No problem takes much more than
+    /// The same for problems of this [`size`]: the larger it is, the less often everything is gone through. No problem takes much more than
     /// in proportion to its size.
-    pub(super) fn within(self, problem: &Problem) -> Self {
-        let size = size(problem).max(1);
+    pub(super) fn within(self, size: usize) -> Self {
+        let size = size.max(1);
         let part = |work: u32, least: u32| {
             let part = u64::from(work) * SMALL as u64 / size as u64;
             work.min(u32::try_from(part).unwrap_or(u32::MAX).max(least))
@@ -96,42 +97,42 @@ pub(super) struct Candidate {
 }
 
 impl Candidate {
-    fn beats(&self, other: &Self) -> bool {
-        self.violation < other.violation - 1e-9
-            || (self.violation <= other.violation + 1e-9 && self.standing.cost < other.standing.cost - 1e-9)
+    fn holds(&self) -> bool {
+        self.violation <= 1e-9
+    }
+
+    /// A plan that holds beats one that does not. Of two that do not, the one that is cheaper beats the other, when what they burn beyond
+    /// their budgets costs the highest price that is sensible.
+    pub(super) fn beats(&self, other: &Self, solver: &Solver) -> bool {
+        if self.holds() != other.holds() {
+            return self.holds();
+        }
+        let cost = |plan: &Self| {
+            let short = if plan.holds() {
+                0.0
+            } else {
+                excess(solver, &plan.standing.burnt)
+            };
+            plan.standing.cost + short
+        };
+        cost(self) < cost(other) - 1e-9
     }
 }
 
 /// A good plan for a problem that does not fall apart.
 pub(super) fn whole(problem: &Problem, prices: Option<&[Vec<f64>]>, effort: Effort) -> StrategicPlan {
     let mut solver = Solver::new(problem);
+    if problem.pools.len() > 1 {
+        return shared(&mut solver, effort);
+    }
     let prices = start(&solver, prices);
     let mut divided = Relaxation::new(&solver, &prices);
-    let shared = problem.pools.len() > 1;
-    if shared {
-        divided.fill(&mut solver);
-    }
     divided.improve(&mut solver, effort.bounds, f64::INFINITY);
-    let long = |&class: &usize| {
-        let spec = &problem.classes[class];
-        spec.hourly > 0.0 && spec.minimum_lease_s >= LONG_LEASE_S
-    };
-    let mut whole: Vec<usize> = (0..problem.classes.len()).filter(long).collect();
+    let mut whole: Vec<usize> = (0..problem.classes.len())
+        .filter(|&class| is_long(&problem.classes[class]))
+        .collect();
     let few = whole.len() * size(problem) <= SMALL;
-    // One pool's servers are found best from nothing, those that many share from what the divided optimum has.
-    let mut frozen = Vec::new();
-    if shared {
-        for class in 0..problem.classes.len() {
-            frozen.extend(freeze(problem, &divided, class, divided.fresh(class).round()));
-        }
-    }
-    let mut best = search(&mut solver, &divided.prices, &frozen, effort);
-    if shared && few {
-        let tried = search(&mut solver, &divided.prices, &[], effort);
-        if tried.beats(&best) {
-            best = tried;
-        }
-    }
+    let mut best = search(&mut solver, &divided.prices, &[], effort);
     for &class in whole.iter().filter(|_| few) {
         let fresh = divided.fresh(class);
         for count in [fresh.floor(), fresh.ceil()] {
@@ -142,12 +143,12 @@ pub(super) fn whole(problem: &Problem, prices: Option<&[Vec<f64>]>, effort: Effo
             solver.limits[class] = 0;
             let tried = search(&mut solver, &divided.prices, &frozen, effort);
             solver.limits[class] = usize::MAX;
-            if tried.beats(&best) {
+            if tried.beats(&best, &solver) {
                 best = tried;
             }
         }
     }
-    mend(&mut solver, &mut best, effort);
+    mend(&mut solver, &mut best, effort.prices, effort.turns);
     Local::new(&mut solver, &whole, effort.swaps).improve(&mut best, effort.trims);
     let forgone = afford(&mut solver, &mut best);
     solver.settle(&mut best.standing);
@@ -179,17 +180,70 @@ pub(super) fn whole(problem: &Problem, prices: Option<&[Vec<f64>]>, effort: Effo
     }
 }
 
-/// So many leases of a class, as the divided optimum has them, for units that are off.
-fn freeze(problem: &Problem, divided: &Relaxation, class: usize, count: f64) -> Vec<(usize, usize, Vec<Term>)> {
+/// A good plan for pools that share servers.
+fn shared(solver: &mut Solver, effort: Effort) -> StrategicPlan {
+    let problem = solver.problem;
+    let mut market = Market::new(solver);
+    market.improve(solver, effort.bounds);
+    let mut frozen = Vec::new();
+    for class in 0..problem.classes.len() {
+        let count = whole_number(market.fresh(class).round());
+        frozen.extend(taken(problem, class, market.rounded(class, count)));
+    }
+    let whole: Vec<usize> = (0..problem.classes.len())
+        .filter(|&class| is_long(&problem.classes[class]))
+        .collect();
+    // One that is cheap and nearly holds may be better, once it does, than one that holds already.
+    let complete = |solver: &mut Solver, mut plan: Candidate| {
+        mend(solver, &mut plan, effort.bounds / 4, effort.turns);
+        rescue(solver, &mut plan);
+        Local::new(solver, &whole, effort.swaps).improve(&mut plan, effort.trims);
+        plan
+    };
+    let found = follow(solver, &market.prices, &frozen, effort.bounds / 2);
+    let mut best = complete(solver, found);
+    if size(problem) <= SMALL {
+        for frozen in [&frozen[..], &[]] {
+            let found = search(solver, &market.prices, frozen, effort);
+            let tried = complete(solver, found);
+            if tried.beats(&best, solver) {
+                best = tried;
+            }
+        }
+    }
+    let forgone = afford(solver, &mut best);
+    solver.settle(&mut best.standing);
+    let cost = best.standing.cost;
+    StrategicPlan {
+        forgone,
+        ..finish(solver, best, market.best.clamp(0.0, cost))
+    }
+}
+
+fn is_long(class: &Class) -> bool {
+    class.hourly > 0.0 && class.minimum_lease_s >= LONG_LEASE_S
+}
+
+fn whole_number(count: f64) -> usize {
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
         reason = "a whole number of servers"
     )]
     let count = count as usize;
+    count
+}
+
+/// So many leases of a class, as the divided optimum has them, for units that are off.
+fn freeze(problem: &Problem, divided: &Relaxation, class: usize, count: f64) -> Vec<(usize, usize, Vec<Term>)> {
+    taken(problem, class, divided.rounded(class, whole_number(count)))
+}
+
+/// The first units that are as these, on their courses.
+fn taken(problem: &Problem, class: usize, courses: Vec<(Unit, Vec<Term>)>) -> Vec<(usize, usize, Vec<Term>)> {
     let mut taken = vec![false; problem.classes[class].units.len()];
     let mut frozen = Vec::new();
-    for (unit, terms) in divided.rounded(class, count) {
+    for (unit, terms) in courses {
         let free = |&index: &usize| !taken[index] && problem.classes[class].units[index] == unit;
         if let Some(index) = (0..taken.len()).find(free) {
             taken[index] = true;
@@ -198,6 +252,62 @@ fn freeze(problem: &Problem, divided: &Relaxation, class: usize, count: f64) -> 
     }
     frozen
 }
+
+/// Servers take turns while prices follow the budgets, a little at a time.
+fn follow(solver: &mut Solver, start: &[Vec<f64>], frozen: &[(usize, usize, Vec<Term>)], rounds: u32) -> Candidate {
+    let problem = solver.problem;
+    let mut prices = start.to_vec();
+    for (pool, prices) in prices.iter_mut().enumerate() {
+        let ceiling = solver.ceilings[pool];
+        for price in prices {
+            *price = if *price < ceiling {
+                price.max(ceiling / 10_000.0)
+            } else {
+                outbids(problem, pool) * ceiling
+            };
+        }
+    }
+    solver.price(&prices);
+    let mut standing = solver.sunk();
+    solver.assign_all(&mut standing, frozen);
+    let mut now = Candidate {
+        violation: violation(problem, &standing.burnt),
+        standing,
+        prices,
+    };
+    let mut best = now.clone();
+    let mut pace = FOLLOW_PACE;
+    for _ in 0..rounds {
+        solver.price(&now.prices);
+        solver.turn(&mut now.standing);
+        now.violation = violation(problem, &now.standing.burnt);
+        if now.beats(&best, solver) {
+            best = now.clone();
+        }
+        for (pool, demand) in problem.pools.iter().enumerate() {
+            let ceiling = solver.ceilings[pool];
+            for (window, spec) in demand.windows.iter().enumerate() {
+                let ratio = if spec.budget > 0.0 {
+                    now.standing.burnt[pool][window] / spec.budget
+                } else {
+                    3.0
+                };
+                let price = &mut now.prices[pool][window];
+                *price = (*price * libm::pow((ratio * MARGIN).clamp(0.3, 20.0), pace))
+                    .clamp(ceiling * 1e-9, ceiling * outbids(problem, pool));
+            }
+        }
+        pace *= FOLLOW_SLOWER;
+    }
+    best
+}
+
+/// How fast prices follow at first, and by how much slower from round to round.
+const FOLLOW_PACE: f64 = 0.8;
+const FOLLOW_SLOWER: f64 = 0.95;
+
+/// Servers are whole: prices aim at a little less burn than budgets allow.
+const MARGIN: f64 = 1.1;
 
 /// Moves prices from `start` on until every budget is just held by servers that take turns.
 fn search(solver: &mut Solver, start: &[Vec<f64>], frozen: &[(usize, usize, Vec<Term>)], effort: Effort) -> Candidate {
@@ -212,11 +322,7 @@ fn search(solver: &mut Solver, start: &[Vec<f64>], frozen: &[(usize, usize, Vec<
     let mut brackets: Vec<Vec<Bracket>> = prices.iter().map(|windows| vec![bracket; windows.len()]).collect();
     let mut standing = solver.sunk();
     solver.price(start);
-    for (class, unit, terms) in frozen {
-        let cost = solver.grid.total(*class, problem.classes[*class].units[*unit], terms);
-        let terms = terms.clone();
-        solver.assign(&mut standing, *class, *unit, Course { terms, cost });
-    }
+    solver.assign_all(&mut standing, frozen);
     let mut best: Option<Candidate> = None;
     for _ in 0..effort.prices {
         solver.price(&prices);
@@ -231,7 +337,7 @@ fn search(solver: &mut Solver, start: &[Vec<f64>], frozen: &[(usize, usize, Vec<
             prices: prices.clone(),
         };
         let moved = adjust(solver, &standing.burnt, &mut prices, &mut brackets);
-        if best.as_ref().is_none_or(|best| now.beats(best)) {
+        if best.as_ref().is_none_or(|best| now.beats(best, solver)) {
             best = Some(now);
         }
         if !moved {
@@ -246,9 +352,9 @@ fn search(solver: &mut Solver, start: &[Vec<f64>], frozen: &[(usize, usize, Vec<
 }
 
 /// Raises the price of every window whose budget does not hold yet, until it does or nothing more is worth its price.
-fn mend(solver: &mut Solver, best: &mut Candidate, effort: Effort) {
+fn mend(solver: &mut Solver, best: &mut Candidate, rounds: u32, turns: u32) {
     let mut now = best.clone();
-    for _ in 0..effort.prices {
+    for _ in 0..rounds {
         let mut raised = false;
         for (pool, demand) in solver.problem.pools.iter().enumerate() {
             for (window, spec) in demand.windows.iter().enumerate() {
@@ -263,17 +369,59 @@ fn mend(solver: &mut Solver, best: &mut Candidate, effort: Effort) {
             break;
         }
         solver.price(&now.prices);
-        for _ in 0..effort.turns {
+        for _ in 0..turns {
             if !solver.turn(&mut now.standing) {
                 break;
             }
         }
         now.violation = violation(solver.problem, &now.standing.burnt);
-        if now.beats(best) {
+        if now.beats(best, solver) {
             *best = now.clone();
         }
     }
 }
+
+/// Adds servers for pools whose windows do not hold yet, each for one pool alone, at a price that rises until they do.
+fn rescue(solver: &mut Solver, best: &mut Candidate) {
+    let problem = solver.problem;
+    let mut order: Vec<usize> = (0..problem.pools.len()).collect();
+    order.sort_by_key(|&pool| problem.pools[pool].rank);
+    for pool in order {
+        let users: Vec<(usize, f64)> = (0..problem.classes.len())
+            .filter_map(|class| Some((class, problem.classes[class].capacity[pool]?)))
+            .collect();
+        for (window, spec) in problem.pools[pool].windows.iter().enumerate() {
+            let mut price = best.prices[pool][window].max(solver.ceilings[pool] * 1e-3);
+            while best.standing.burnt[pool][window] > spec.budget && price < solver.ceilings[pool] {
+                let mut most: Option<(f64, usize, usize, Course)> = None;
+                for &(class, each) in &users {
+                    let idle = |unit: &usize| {
+                        let off = matches!(problem.classes[class].units[*unit], Unit::Off { .. });
+                        off && best.standing.courses[class][*unit].terms.is_empty()
+                    };
+                    let Some(unit) = (0..problem.classes[class].units.len()).find(idle) else {
+                        continue;
+                    };
+                    let (course, gain) = solver.respond_to(&best.standing, class, unit, (pool, each), price);
+                    if gain > 1e-9 && most.as_ref().is_none_or(|(most, ..)| gain > *most) {
+                        most = Some((gain, class, unit, course));
+                    }
+                }
+                let Some((_, class, unit, course)) = most else {
+                    price *= DEARER;
+                    continue;
+                };
+                solver.serve(pool);
+                solver.place(&mut best.standing, class, unit, course);
+            }
+            best.prices[pool][window] = price.min(solver.ceilings[pool]);
+        }
+    }
+    best.violation = violation(problem, &best.standing.burnt);
+}
+
+/// By how much a burnt request costs more when at its price nothing is worth adding.
+const DEARER: f64 = 1.2;
 
 fn finish(solver: &Solver, best: Candidate, bound: f64) -> StrategicPlan {
     let problem = solver.problem;
@@ -347,15 +495,13 @@ fn adjust(solver: &Solver, burnt: &[Vec<f64>], prices: &mut [Vec<f64>], brackets
     let problem = solver.problem;
     let mut moved = false;
     let growth = if problem.pools.len() > 1 { 1.3 } else { 2.0 };
-    let last = problem.pools.iter().map(|pool| pool.rank).max().unwrap_or(0);
     for (pool, demand) in problem.pools.iter().enumerate() {
         for (window, spec) in demand.windows.iter().enumerate() {
             let (price, bracket) = (&mut prices[pool][window], &mut brackets[pool][window]);
             let expected = burnt[pool][window];
             let before = *price;
-            // Where servers run out, those who are served first outbid the others.
             let ceiling = solver.ceilings[pool];
-            let most = ceiling * weight(demand.rank) / weight(last);
+            let most = ceiling * outbids(problem, pool);
             if expected > spec.budget {
                 bracket.low = bracket.low.max(before);
                 // Windows share servers: what held at a price may hold no more when another window gives its servers up.
@@ -400,6 +546,23 @@ pub(super) fn violation(problem: &Problem, burnt: &[Vec<f64>]) -> f64 {
             pool.windows.iter().zip(burnt).map(short).sum::<f64>() * weight(pool.rank)
         })
         .sum()
+}
+
+/// What is burnt beyond budgets, at the highest price that is sensible; whose pool is served first outbids the others.
+fn excess(solver: &Solver, burnt: &[Vec<f64>]) -> f64 {
+    let problem = solver.problem;
+    let of = |(pool, burnt): (usize, &Vec<f64>)| {
+        let short = |(window, expected): (&super::Window, &f64)| (expected - window.budget).max(0.0);
+        let short: f64 = problem.pools[pool].windows.iter().zip(burnt).map(short).sum();
+        short * solver.ceilings[pool] * outbids(problem, pool)
+    };
+    burnt.iter().enumerate().map(of).sum()
+}
+
+/// Where servers run out, those who are served first outbid the others by so much.
+fn outbids(problem: &Problem, pool: usize) -> f64 {
+    let last = problem.pools.iter().map(|pool| pool.rank).max().unwrap_or(0);
+    weight(problem.pools[pool].rank) / weight(last)
 }
 
 /// What a pool of a rank counts for; ranks beyond the tenth are one.

@@ -7,7 +7,7 @@ use super::burn::Outcomes;
 use super::course::{Course, Planner, Tariff};
 use super::grid::{Grid, Term};
 use super::ranking::{MANY, Ranking};
-use super::{Class, Problem, Unit};
+use super::{Class, Problem, Unit, mean};
 use crate::snapshot::Survive;
 
 /// A server that is on and serves no pool in a slot.
@@ -270,6 +270,14 @@ impl<'a> Solver<'a> {
 
     /// The same as [`Solver::respond`], for the class that has been ranked and if nothing but its servers have moved since.
     pub(super) fn respond_ranked(&mut self, standing: &Standing, class: usize, unit: usize) -> Course {
+        self.look_ranked(standing, class);
+        self.sweep(standing, class);
+        self.planner
+            .course(&self.grid, class, self.problem.classes[class].units[unit])
+    }
+
+    /// The same as [`Solver::value`], for the class that has been ranked.
+    fn look_ranked(&mut self, standing: &Standing, class: usize) {
         let mut ranking = std::mem::take(&mut self.ranking);
         ranking.update(self, standing, &self.moved);
         self.moved.clear();
@@ -288,9 +296,6 @@ impl<'a> Solver<'a> {
             self.pools[slot] = first.map_or(NOBODY, |&(pool, _)| u16::try_from(pool).unwrap_or(NOBODY));
         }
         self.ranking = ranking;
-        self.sweep(standing, class);
-        self.planner
-            .course(&self.grid, class, self.problem.classes[class].units[unit])
     }
 
     /// What was found last: per slot, what a server is worth and to which pool.
@@ -398,6 +403,64 @@ impl<'a> Solver<'a> {
             self.value(standing, class);
             self.place(standing, class, unit, course);
         }
+    }
+
+    /// The same for several servers, given class by class.
+    pub(super) fn assign_all(&mut self, standing: &mut Standing, courses: &[(usize, usize, Vec<Term>)]) {
+        for of_class in courses.chunk_by(|left, right| left.0 == right.0) {
+            let class = of_class[0].0;
+            if self.users[class].len() >= MANY {
+                self.rank(standing, class);
+            }
+            for (_, unit, terms) in of_class {
+                let unit = *unit;
+                if self.is_powered(standing, class, terms) {
+                    if self.ranked {
+                        self.look_ranked(standing, class);
+                    } else {
+                        self.value(standing, class);
+                    }
+                    let cost = self.grid.total(class, self.problem.classes[class].units[unit], terms);
+                    let terms = terms.clone();
+                    self.place(standing, class, unit, Course { terms, cost });
+                }
+            }
+            self.ranked = false;
+        }
+    }
+
+    /// The best course of one more server of a class that serves one pool alone when a burnt request of its costs so much, and what it gains.
+    pub(super) fn respond_to(
+        &mut self,
+        standing: &Standing,
+        class: usize,
+        unit: usize,
+        (pool, each): (usize, f64),
+        price: f64,
+    ) -> (Course, f64) {
+        let site = self.problem.classes[class].site;
+        for slot in 0..self.grid.slots {
+            let at = pool * self.grid.slots + slot;
+            self.values[slot] = if self.is_full(standing, at) || self.window[at].is_none() {
+                0.0
+            } else {
+                let burn = self.outcomes[at].at(self.effective(standing, at, Some((site, each))));
+                price * (standing.burn[at] - burn)
+            };
+        }
+        self.sweep(standing, class);
+        let course = self
+            .planner
+            .course(&self.grid, class, self.problem.classes[class].units[unit]);
+        let serving = course.terms.iter().flat_map(|term| term.serves.slots());
+        let worth: f64 = serving.map(|(slot, share)| share * self.values[slot]).sum();
+        let gain = worth - course.cost;
+        (course, gain)
+    }
+
+    /// Whoever is placed next serves this pool alone.
+    pub(super) fn serve(&mut self, pool: usize) {
+        self.pools.fill(u16::try_from(pool).unwrap_or(NOBODY));
     }
 
     /// Whether a site has the power for one more server of a class.
@@ -598,10 +661,7 @@ fn ceiling(problem: &Problem, pool: usize) -> f64 {
         .arrivals
         .iter()
         .enumerate()
-        .map(|(slot, arrivals)| {
-            let rate: f64 = arrivals.iter().map(|(probability, rate)| probability * rate).sum();
-            rate * problem.length_s(slot)
-        })
+        .map(|(slot, arrivals)| mean(arrivals) * problem.length_s(slot))
         .sum();
     20.0 * usable.map(lease).fold(0.01, f64::max) / requests.max(1.0)
 }

@@ -164,24 +164,25 @@ impl Curves {
     }
 
     fn canonical(&mut self, servers: &[Servers], traffic: &Traffic) -> Vec<(Kind, f64)> {
-        for kind in servers.iter().filter(|kind| kind.count > 0) {
-            let key = (kind.performance.times, traffic.classes.clone());
-            if !self.saturations.contains_key(&key) {
-                if self.saturations.len() >= self.most {
-                    self.saturations.clear();
-                }
-                let saturation = trial::saturation(&kind.performance.times, &traffic.mix());
-                self.saturations.insert(key, saturation);
-            }
+        let kinds = servers.iter().filter(|kind| kind.count > 0);
+        let each = kinds.map(|kind| {
+            let times = kind.performance.times;
+            ((times, kind.count), self.saturation(times, traffic))
+        });
+        canonical(each.collect::<Vec<_>>())
+    }
+
+    fn saturation(&mut self, times: StepTimes, traffic: &Traffic) -> f64 {
+        let key = (times, traffic.classes.clone());
+        if let Some(known) = self.saturations.get(&key) {
+            return *known;
         }
-        let saturation = |times: &StepTimes| {
-            let key = (*times, traffic.classes.clone());
-            self.saturations.get(&key).copied().unwrap_or(0.0)
-        };
-        canonical(
-            servers.iter().map(|kind| (kind.performance.times, kind.count)),
-            saturation,
-        )
+        if self.saturations.len() >= self.most {
+            self.saturations.clear();
+        }
+        let saturation = trial::saturation(&times, &traffic.mix());
+        self.saturations.insert(key, saturation);
+        saturation
     }
 
     fn measure(&mut self, kinds: &[(Kind, f64)], traffic: &Traffic) -> Measured {

@@ -227,6 +227,15 @@ fn no_server_and_no_fitting_request_sustain_nothing() {
 }
 
 #[test]
+fn a_memo_that_is_too_small_for_the_kinds_of_a_set_answers_all_the_same() {
+    let (fast, slow) = (m2_ultra(), m4_pro());
+    let kinds = [(&fast, 2), (&slow, 1)];
+    let roomy = curve(&kinds, LeastWork, BRIEF);
+    let small = Curves::new(BRIEF, 1).curve(&set(&kinds), &conversations(LeastWork));
+    assert_eq!(*small, roomy);
+}
+
+#[test]
 fn a_full_memo_forgets_what_was_not_asked_for_longest() {
     let fast = m2_ultra();
     let traffic = conversations(LeastWork);

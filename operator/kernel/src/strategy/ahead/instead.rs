@@ -99,7 +99,7 @@ struct Instead<'i, 'o, 'a> {
 
 fn instead<'i, 'o, 'a>(scene: &Scene, offer: &'i Offer<'o, 'a>, chosen: &Offer, lease: &Fresh) -> Instead<'i, 'o, 'a> {
     let supply = &offer.source.supply;
-    let lead = supply.provision + supply.load;
+    let lead = supply.lead();
     let count = (chosen.capacity / offer.capacity - 1e-9).ceil().max(1.0);
     let earliest = scene.now + lead;
     let serves = lease.serves.max(earliest);

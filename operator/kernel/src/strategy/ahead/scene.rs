@@ -61,6 +61,7 @@ pub(super) struct Planned<'a> {
     pub(super) pool: &'a Pool,
     pub(super) options: Options<'a>,
     mix: LengthMix,
+    waiting: f64,
     recent: Rate,
 }
 
@@ -97,12 +98,14 @@ impl<'a> Scene<'a> {
             .iter()
             .filter(|(_, pool)| is_planned_for(pool, now))
             .filter_map(|(id, pool)| {
+                let waiting = waiting(pool, now);
                 Some(Planned {
                     id,
                     pool,
                     options: Options::of(&world, pool),
                     mix: planned_lengths(pool, now),
-                    recent: recent(pool, now)?,
+                    waiting,
+                    recent: recent(pool, waiting)?,
                 })
             })
             .filter(|planned| snapshot.groups.keys().any(|group| planned.may_use(group)))
@@ -181,7 +184,7 @@ impl<'a> Scene<'a> {
             allowances: self.limits.allowances.get(index).cloned().unwrap_or_default(),
             miss_penalty: pool.miss_penalty.as_f64(),
             method,
-            waiting: waiting(pool, self.now),
+            waiting: planned.waiting,
             recent: Some(planned.recent),
             past: &pool.past,
             events: &pool.events,
@@ -302,7 +305,6 @@ fn counted(times: &[Timestamp]) -> Vec<(Timestamp, u32)> {
     counts.into_iter().collect()
 }
 
-/// What arrives right now, if it is known.
 /// Requests that wait in its engines, as far as they say.
 fn waiting(pool: &Pool, now: Timestamp) -> f64 {
     let queued = pool.running.values().map(|replica| match replica.load {
@@ -312,17 +314,17 @@ fn waiting(pool: &Pool, now: Timestamp) -> f64 {
     queued.sum()
 }
 
-/// What arrives now. Where more waits than would be served in time, a surge of a minute is no matter of chance.
-fn recent(pool: &Pool, now: Timestamp) -> Option<Rate> {
+/// What arrives right now, if it is known. Where more waits than would be served in time, a surge of a minute is no matter of chance.
+fn recent(pool: &Pool, waiting: f64) -> Option<Rate> {
     let patience = pool
         .objectives
         .iter()
         .map(|objective| objective.threshold.as_secs_f64());
     let patience_s = patience.fold(f64::INFINITY, f64::min);
     match &pool.demand {
-        Demand::Known(arrivals) if waiting(pool, now) > arrivals.rate_1m.as_per_second() * patience_s => Some(
-            Rate::per_second(arrivals.recent().as_per_second().max(arrivals.rate_1m.as_per_second())),
-        ),
+        Demand::Known(arrivals) if waiting > arrivals.rate_1m.as_per_second() * patience_s => Some(Rate::per_second(
+            arrivals.recent().as_per_second().max(arrivals.rate_1m.as_per_second()),
+        )),
         Demand::Known(arrivals) => Some(arrivals.recent()),
         Demand::Unknown { .. } => None,
     }

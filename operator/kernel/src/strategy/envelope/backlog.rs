@@ -5,7 +5,7 @@
 //! asked for; how long it then lasts is what the plan decides.
 
 use super::known::Known;
-use super::{Consumer, Situation, Supply};
+use super::{Consumer, Situation};
 use crate::snapshot::Metric;
 use crate::strategy::Backlog;
 use crate::strategy::horizon::Horizon;
@@ -82,7 +82,7 @@ impl Queue {
             let Some(each) = known.capacity[group] else { continue };
             let capacity = each * share(situation, pools, index, group, horizon);
             let held = supply.held.iter().map(|held| held.serves_at).map(|from| (from, true));
-            let free = supply.free.iter().map(|from| (*from + lead(supply), false));
+            let free = supply.free.iter().map(|from| (*from + supply.lead(), false));
             servers.extend(held.chain(free).map(|(from, held)| Server { from, capacity, held }));
         }
         servers.sort_by_key(|server| server.from);
@@ -135,8 +135,4 @@ fn share(situation: &Situation, pools: &[Known], index: usize, group: usize, hor
     let need = |known: &Known| known.capacity[group].map_or(0.0, |each| known.rate(horizon, LOOK) / each);
     let all: f64 = pools.iter().map(need).sum();
     if all > 0.0 { need(&pools[index]) / all } else { 0.0 }
-}
-
-fn lead(supply: &Supply) -> Span {
-    supply.provision + supply.load
 }

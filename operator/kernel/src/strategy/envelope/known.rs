@@ -11,7 +11,7 @@ use crate::strategy::bursts::Sample;
 use crate::strategy::horizon::{Horizon, Windows};
 use crate::strategy::memo::Memo;
 use crate::strategy::past::per_miss;
-use crate::strategy::{Demand, MoneyBudget, Window};
+use crate::strategy::{Demand, MoneyBudget, Window, mean};
 use crate::time::{Span, Timestamp};
 use crate::units::Rate;
 
@@ -130,7 +130,7 @@ impl Known {
         let (mut requests, mut seconds) = (0.0, 0.0);
         for (slot, arrivals) in slots.zip(&self.arrivals) {
             let length_s = slot[1].since(slot[0]).as_secs_f64();
-            requests += length_s * arrivals.iter().map(|(weight, rate)| weight * rate).sum::<f64>();
+            requests += length_s * mean(arrivals);
             seconds += length_s;
         }
         if seconds > 0.0 { requests / seconds } else { 0.0 }
@@ -183,10 +183,6 @@ fn budget(now: Timestamp, allowance: &Allowance) -> MoneyBudget {
         to_s: allowance.to.since(now).as_secs_f64(),
         left: allowance.left.as_f64(),
     }
-}
-
-fn mean(arrivals: &[(f64, f64)]) -> f64 {
-    arrivals.iter().map(|(weight, rate)| weight * rate).sum()
 }
 
 /// By what it is told how many requests miss an objective.

@@ -1,6 +1,6 @@
 //! Many pools.
 
-use super::super::solve::whole;
+use super::super::solve::{Candidate, violation, whole};
 use super::super::sweep::Solver;
 use super::*;
 
@@ -102,4 +102,57 @@ fn to_keep_pools_in_order_answers_what_asking_all_of_them_answers() {
         }
     }
     assert!(standing.cost > 0.0);
+}
+
+#[test]
+fn pools_that_want_a_part_of_a_server_each_are_known_to_need_a_whole_one_each() {
+    let boundaries = boundaries(60, 36);
+    let class = Class {
+        hourly: 1.0,
+        minimum_lease_s: HOUR,
+        capacity: vec![Some(1.0); 4],
+        ..hosted(6)
+    };
+    let mut problem = problem(boundaries.clone(), vec![class], one_window(&boundaries, |_| 0.3, 0.01));
+    problem.pools = vec![problem.pools[0].clone(); 4];
+    let plan = solve(&problem, None, Effort::COLD);
+    assert!(plan.holds(), "{:?}", plan.windows);
+    assert_eq!(plan.paid(0, 6.0 * HOUR), 4);
+    assert!(plan.gap() < 0.1, "{} against {}", plan.cost, plan.bound);
+}
+
+#[test]
+fn classes_that_are_alike_are_planned_as_if_they_were_one() {
+    let one = shared(3, 2, |_, _| true);
+    let mut two = one.clone();
+    let moved = two.classes[1].units.split_off(1);
+    let mut other = two.classes[1].clone();
+    (other.units, other.site) = (moved, 7);
+    two.classes.push(other);
+    let (one, two) = (solve(&one, None, Effort::COLD), solve(&two, None, Effort::COLD));
+    assert!((one.cost - two.cost).abs() < 1e-9, "{} and {}", one.cost, two.cost);
+    let apart: Vec<Vec<Leg>> = two.courses[1].iter().chain(&two.courses[2]).cloned().collect();
+    assert_eq!(one.courses[1], apart);
+}
+
+#[test]
+fn of_two_plans_that_do_not_hold_a_much_dearer_one_does_not_win_by_next_to_nothing() {
+    let problem = shared(2, 1, |_, _| true);
+    let mut solver = Solver::new(&problem);
+    let standing = solver.sunk();
+    let candidate = |burn: f64, cost: f64| {
+        let mut standing = standing.clone();
+        standing.burnt[0][0] += burn;
+        standing.cost += cost;
+        Candidate {
+            violation: violation(&problem, &standing.burnt),
+            standing,
+            prices: Vec::new(),
+        }
+    };
+    let (plain, dearer) = (candidate(0.0, 0.0), candidate(-1e-3, 1.0));
+    assert!(dearer.violation < plain.violation - 1e-9 && dearer.violation > 1e-9);
+    assert!(plain.beats(&dearer, &solver) && !dearer.beats(&plain, &solver));
+    let far_better = candidate(-1e6, 1.0);
+    assert!(far_better.violation > 1e-9 && far_better.beats(&plain, &solver));
 }

@@ -21,14 +21,18 @@ impl LengthMix {
     pub fn from_samples(samples: impl IntoIterator<Item = (u32, u32)>, bins: usize) -> Option<Self> {
         let mut samples: Vec<(u32, u32)> = samples.into_iter().collect();
         samples.sort_unstable();
+        Self::from_sorted(&samples, bins)
+    }
+
+    /// The same of samples in ascending order, which are not copied: there may be millions.
+    pub fn from_sorted(samples: &[(u32, u32)], bins: usize) -> Option<Self> {
         let bins = bins.clamp(1, samples.len().max(1));
         let outputs = if bins >= SPLIT_FROM { OUTPUTS_PER_PROMPT } else { 1 };
         let prompts = bins / outputs;
 
         let mut classes = Vec::with_capacity(prompts * outputs);
         for by_prompt in 0..prompts {
-            let slice = part(&samples, by_prompt, prompts);
-            let mut slice = slice.to_vec();
+            let mut slice = part(samples, by_prompt, prompts).to_vec();
             slice.sort_unstable_by_key(|(prompt, output)| (*output, *prompt));
             classes.extend((0..outputs).filter_map(|by_output| mean(part(&slice, by_output, outputs))));
         }
@@ -58,6 +62,18 @@ impl LengthMix {
         let mut classes: Vec<_> = self.classes.iter().map(cut).collect();
         classes.sort_unstable();
         Self { classes }
+    }
+
+    /// Whether it stays as it is within such a context.
+    pub(crate) fn is_within_context(&self, context_tokens: u32) -> bool {
+        let fits = |&(prompt, output): &(u32, u32)| {
+            prompt >= 1
+                && output >= 1
+                && prompt
+                    .checked_add(output)
+                    .is_some_and(|tokens| tokens <= context_tokens)
+        };
+        self.classes.iter().all(fits) && self.classes.is_sorted()
     }
 
     /// Every length rounded to the nearest sixteenth of an octave: lengths move by at most 2.2 %, means by much less.
@@ -245,6 +261,14 @@ mod tests {
         };
         assert_eq!(mix.within_context(500).classes, [(1, 499), (100, 50), (450, 50)]);
         assert_eq!(mix.within_context(0).classes, [(1, 1), (1, 1), (1, 1)]);
+        for context in [0, 1, 500, 949, 950, 2_009, 2_010, 2_011] {
+            let within = mix.within_context(context);
+            assert!(within.is_within_context(context) || context < 2, "{context}");
+            for mix in [&mix, &within] {
+                let stays = mix.within_context(context) == *mix;
+                assert!(stays || !mix.is_within_context(context), "{context}");
+            }
+        }
     }
 
     proptest! {

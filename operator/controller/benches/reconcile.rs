@@ -51,13 +51,34 @@ struct Size {
 }
 
 const SIZES: [Size; 3] = [
-    Size { pools: 1, groups: 1, servers: 2, replicas: 2, passes: 2_000 },
-    Size { pools: 50, groups: 20, servers: 12, replicas: 3, passes: 400 },
-    Size { pools: 1_000, groups: 200, servers: 50, replicas: 6, passes: 60 },
+    Size {
+        pools: 1,
+        groups: 1,
+        servers: 2,
+        replicas: 2,
+        passes: 2_000,
+    },
+    Size {
+        pools: 50,
+        groups: 20,
+        servers: 12,
+        replicas: 3,
+        passes: 400,
+    },
+    Size {
+        pools: 1_000,
+        groups: 200,
+        servers: 50,
+        replicas: 6,
+        passes: 60,
+    },
 ];
 
 fn main() {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     for size in SIZES {
         runtime.block_on(measure(&size));
     }
@@ -68,7 +89,10 @@ async fn measure(size: &Size) {
     let mut operator = Operator::new(&asked);
     let mut world = size.world();
     let settled = operator.settle(&mut world).await;
-    assert_eq!(world.sites.values().map(|site| site.pods.len()).sum::<usize>(), size.pools * size.replicas);
+    assert_eq!(
+        world.sites.values().map(|site| site.pods.len()).sum::<usize>(),
+        size.pools * size.replicas
+    );
 
     let before = asked.load(Ordering::Relaxed);
     let (mut clock, mut processor) = (Vec::new(), Vec::new());
@@ -77,7 +101,10 @@ async fn measure(size: &Size) {
         let (effects, _) = operator.pass(&world).await;
         clock.push(began.elapsed());
         processor.push(processor_time().saturating_sub(had));
-        assert!(effects.is_empty() && asked.load(Ordering::Relaxed) == before, "nothing is to be done");
+        assert!(
+            effects.is_empty() && asked.load(Ordering::Relaxed) == before,
+            "nothing is to be done"
+        );
     }
     let objects = world.pools.len() + world.groups.len() + world.sites.len();
     let (processor, clock) = (Percentiles::of(processor), Percentiles::of(clock));
@@ -101,7 +128,10 @@ impl Percentiles {
     fn of(mut times: Vec<Duration>) -> Self {
         times.sort_unstable();
         let at = |percent: usize| times[(times.len() * percent).div_ceil(100) - 1];
-        Self { median: at(50), high: at(99) }
+        Self {
+            median: at(50),
+            high: at(99),
+        }
     }
 }
 
@@ -190,7 +220,10 @@ impl Operator {
 }
 
 fn is_shown(world: &World, statuses: &Statuses) -> bool {
-    statuses.pools.iter().all(|(id, status)| world.pools[id].status.as_ref() == Some(status))
+    statuses
+        .pools
+        .iter()
+        .all(|(id, status)| world.pools[id].status.as_ref() == Some(status))
 }
 
 /// What the watch shows of statuses that were written.
@@ -209,7 +242,10 @@ fn show(world: &mut World, statuses: Statuses) {
 fn play(world: &mut World, effect: Effect) {
     match effect {
         Effect::ApplyPod { site, pod, .. } => {
-            let server = pod.annotations().get(labels::SERVER).map(|name| ServerName::from(name.as_str()));
+            let server = pod
+                .annotations()
+                .get(labels::SERVER)
+                .map(|name| ServerName::from(name.as_str()));
             let seen = PodSeen {
                 namespace: pod.namespace().unwrap(),
                 name: pod.name_any(),
@@ -230,7 +266,12 @@ fn play(world: &mut World, effect: Effect) {
             let pods = &mut world.sites.get_mut(&site).unwrap().pods;
             Arc::make_mut(pods).insert(seen.key(), Arc::new(seen));
         }
-        Effect::SetLifecycle { site, pod, serving: true, .. } => {
+        Effect::SetLifecycle {
+            site,
+            pod,
+            serving: true,
+            ..
+        } => {
             let pods = Arc::make_mut(&mut world.sites.get_mut(&site).unwrap().pods);
             let pod = Arc::make_mut(pods.get_mut(&pod.key).unwrap());
             pod.labels.insert(labels::SERVING.to_owned(), "true".to_owned());
@@ -245,13 +286,22 @@ fn play(world: &mut World, effect: Effect) {
 
 /// Hardly any demand, and idle engines.
 fn measured(world: &mut World) {
-    let idle = Load::Known { running: 0, queued: 0, at: NOW };
+    let idle = Load::Known {
+        running: 0,
+        queued: 0,
+        at: NOW,
+    };
     let mut loads: BTreeMap<PoolId, BTreeMap<String, Load>> = BTreeMap::new();
     for pod in world.sites.values().flat_map(|site| site.pods.values()) {
         let pool = PoolId::new(NAMESPACE, pod.labels[labels::POOL].as_str());
         loads.entry(pool).or_default().insert(pod.uid.clone(), idle);
     }
-    let known = Measured::Known { value_ms: 900.0, attained: Fraction::new(1.0), samples: 100, at: NOW };
+    let known = Measured::Known {
+        value_ms: 900.0,
+        attained: Fraction::new(1.0),
+        samples: 100,
+        at: NOW,
+    };
     for id in world.pools.keys() {
         let measurement = Measurement {
             demand: Demand::Known(Arrivals {
@@ -301,22 +351,26 @@ impl Size {
                 let node = node(&format!("{name}-{server}"), &name);
                 nodes.insert(node.name.clone(), Arc::new(node));
             }
-            let object = read(json!({"apiVersion": "pomarium.dev/v1alpha1", "kind": "ServerGroup", "metadata": metadata(&name), "spec": {
+            let object = read(
+                json!({"apiVersion": "pomarium.dev/v1alpha1", "kind": "ServerGroup", "metadata": metadata(&name), "spec": {
                 "siteRef": {"name": site}, "machine": {"chip": "M2 Ultra", "gpuCores": 76, "memoryGiB": 192},
-                "size": {"max": self.servers}, "provider": {"static": {}}, "pricing": {"hourly": "0", "currency": "USD"}}}));
+                "size": {"max": self.servers}, "provider": {"static": {}}, "pricing": {"hourly": "0", "currency": "USD"}}}),
+            );
             world.groups.insert(GroupName::from(name), object);
         }
         for number in 0..self.pools {
             let name = format!("pool-{number}");
             let mut metadata = metadata(&name);
             metadata["namespace"] = json!(NAMESPACE);
-            let object = read(json!({"apiVersion": "pomarium.dev/v1alpha1", "kind": "ServerPool", "metadata": metadata, "spec": {
+            let object = read(
+                json!({"apiVersion": "pomarium.dev/v1alpha1", "kind": "ServerPool", "metadata": metadata, "spec": {
                 "model": {"name": "llama", "quantization": "Q4_K_M", "parametersBillions": "8.0", "weightsGiB": "4.9",
                     "contextTokens": 16384, "kvBytesPerToken": 131_072},
                 "engine": {"type": "LlamaCpp", "image": "example.com/llama:1", "args": ["--metrics"]},
                 "replicas": {"min": self.replicas, "max": self.replicas}, "drain": {"timeout": "15m"},
                 "placement": {"surviveLossOf": "None"},
-                "objectives": [{"metric": "TimeToFirstToken", "percentile": 95, "threshold": "10s"}]}}));
+                "objectives": [{"metric": "TimeToFirstToken", "percentile": 95, "threshold": "10s"}]}}),
+            );
             world.pools.insert(PoolId::new(NAMESPACE, name), object);
         }
         measured(&mut world);

@@ -19,15 +19,18 @@ use pomarium_api::duration::Duration;
 use pomarium_kernel::names::PoolId;
 use pomarium_kernel::snapshot::Snapshot;
 use pomarium_kernel::time::{Span, Timestamp};
+use pomarium_sim::lengths::Tally;
+use pomarium_sim::policy::optimum::Foreseen;
 use pomarium_sim::report::{Report, TraceFacts};
 use pomarium_sim::schedule::Schedule;
-use pomarium_sim::setting::{Lengths, Setting};
+use pomarium_sim::setting::Setting;
 use pomarium_sim::sweep::Goal;
+use pomarium_sim::trace::Trace;
 use pomarium_sim::world::{Accounting, Over, Scenario};
 
-use contenders::Contender;
+use contenders::{Contender, Kind};
 use play::Stage;
-use trace::Part;
+use trace::{Part, Selected};
 
 const HOUR_MS: f64 = 3_600_000.0;
 const DAY_MS: f64 = 24.0 * HOUR_MS;
@@ -195,8 +198,9 @@ pub(crate) fn run(flags: &Flags) -> anyhow::Result<()> {
         rate_scale: flags.rate_scale,
         seed: flags.seed,
     };
-    let requests = trace::load(file, &part)?;
-    let lengths = Lengths::of(&requests).context("reading the trace: it has no requests")?;
+    let Selected { trace, tally } = trace::select(file, &part)?;
+    let facts = facts(file, flags, &part, &tally);
+    let lengths = tally.lengths().context("reading the trace: it has no requests")?;
     let mut notes = notes(&declared, &pool);
     let mut setting = Setting::new(declared.snapshot, pool, &lengths, flags.start)?;
     set_times(&mut setting.scenario, flags);
@@ -219,26 +223,26 @@ pub(crate) fn run(flags: &Flags) -> anyhow::Result<()> {
         .transpose()?;
     let html = flags.html.as_deref().map(create).transpose()?;
 
-    let goal = Goal {
-        over: match flags.hold {
-            Hold::Trace => Over::Trace,
-            Hold::Windows => Over::Windows,
-        },
-        accounting: if flags.with_obligations {
-            Accounting::WithObligations
-        } else {
-            Accounting::ToTheEnd
-        },
+    let goal = goal(flags);
+    let foreseen = if contenders
+        .iter()
+        .any(|contender| matches!(contender.kind, Kind::Optimum))
+    {
+        Foreseen::of(trace.requests()?, facts.requests)?
+    } else {
+        Foreseen::default()
     };
     let stage = Stage {
         scenario: &setting.scenario,
-        trace: &requests,
+        trace: &trace,
+        requests: facts.requests,
+        foreseen: &foreseen,
         goal,
         declared: &setting.snapshot,
         pool: &setting.pool,
         timelines: html.is_some(),
     };
-    let (played, runs) = stage.play(contenders, schedule.as_mut());
+    let (played, runs) = stage.play(contenders, schedule.as_mut())?;
     if let Some((schedule, path)) = schedule.zip(flags.schedule.as_ref()) {
         schedule
             .finish()
@@ -247,7 +251,7 @@ pub(crate) fn run(flags: &Flags) -> anyhow::Result<()> {
 
     let bound = played.iter().find_map(|played| played.figures.bound);
     let report = Report {
-        trace: facts(file, flags, &part, &requests),
+        trace: facts,
         lengths: &lengths,
         setting: &setting,
         currency: declared.currency.to_string(),
@@ -273,6 +277,21 @@ pub(crate) fn run(flags: &Flags) -> anyhow::Result<()> {
         print(&report.table());
     }
     Ok(())
+}
+
+/// What is compared, and what is held equal.
+fn goal(flags: &Flags) -> Goal {
+    Goal {
+        over: match flags.hold {
+            Hold::Trace => Over::Trace,
+            Hold::Windows => Over::Windows,
+        },
+        accounting: if flags.with_obligations {
+            Accounting::WithObligations
+        } else {
+            Accounting::ToTheEnd
+        },
+    }
 }
 
 /// The pool that was asked for, or the only one.
@@ -333,15 +352,15 @@ fn milliseconds(value: f64) -> i64 {
     value.round() as i64
 }
 
-fn facts(file: &Path, flags: &Flags, part: &Part, requests: &[pomarium_sim::trace::Arrival]) -> TraceFacts {
+fn facts(file: &Path, flags: &Flags, part: &Part, tally: &Tally) -> TraceFacts {
     let name = file
         .file_name()
         .map_or_else(|| file.to_string_lossy(), |name| name.to_string_lossy());
     TraceFacts {
         label: flags.label.clone().unwrap_or_else(|| label(&name).to_owned()),
         name: name.into_owned(),
-        requests: requests.len() as u64,
-        hours: requests.last().map_or(0.0, |last| last.arrival_ms as f64 / HOUR_MS),
+        requests: tally.requests(),
+        hours: tally.last_ms().map_or(0.0, |last_ms| last_ms as f64 / HOUR_MS),
         history_hours: part.history_days * 24.0,
         from_hour: part.from_hour - part.history_days * 24.0,
         rate_scale: part.rate_scale,

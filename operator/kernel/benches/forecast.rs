@@ -15,6 +15,7 @@
 
 use divan::{Bencher, black_box};
 use pomarium_kernel::forecast::{Backtest, Counts, FINE, History, LEVELS, Slot, forecast};
+use pomarium_kernel::random::SplitMix;
 use pomarium_kernel::time::{Span, Timestamp};
 
 const DAY: usize = 288;
@@ -36,13 +37,8 @@ fn main() {
 
 /// Requests in each bucket of 5 minutes. The first day is a Thursday.
 fn arrivals() -> Vec<f64> {
-    let mut seed = 1_u64;
-    let mut noise = || {
-        seed = seed
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        (seed >> 33) as f64 / (1_u64 << 31) as f64 * 2.0 - 1.0
-    };
+    let mut random = SplitMix::new(1);
+    let mut noise = || random.unit() * 2.0 - 1.0;
     let bucket = |bucket: usize| {
         let (day, of_day) = (bucket / DAY, (bucket % DAY) as f64 / DAY as f64);
         let daily = 1.0 - 0.7 * (of_day * std::f64::consts::TAU).cos();

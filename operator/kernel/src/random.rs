@@ -4,6 +4,9 @@
 #[derive(Clone, Debug)]
 pub struct SplitMix(u64);
 
+/// What the state grows by with every number.
+const GAMMA: u64 = 0x9E37_79B9_7F4A_7C15;
+
 impl SplitMix {
     /// From a seed.
     pub fn new(seed: u64) -> Self {
@@ -22,11 +25,16 @@ impl SplitMix {
 
     /// The next 64 bits.
     pub fn bits(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        self.0 = self.0.wrapping_add(GAMMA);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         mixed ^ (mixed >> 31)
+    }
+
+    /// Leaves out the next `numbers`.
+    pub fn skip(&mut self, numbers: u64) {
+        self.0 = self.0.wrapping_add(GAMMA.wrapping_mul(numbers));
     }
 
     /// Uniform in [0, 1).
@@ -47,6 +55,23 @@ impl SplitMix {
     pub fn shuffle<T>(&mut self, items: &mut [T]) {
         for end in (1..items.len()).rev() {
             items.swap(end, self.below(end + 1));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn skipping_is_drawing_and_not_looking() {
+        for numbers in [0, 1, 2, 1_000] {
+            let (mut drawn, mut skipped) = (SplitMix::new(7), SplitMix::new(7));
+            (0..numbers).for_each(|_| {
+                drawn.bits();
+            });
+            skipped.skip(numbers);
+            assert_eq!(drawn.bits(), skipped.bits());
         }
     }
 }

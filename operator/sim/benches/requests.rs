@@ -15,6 +15,7 @@ use pomarium_kernel::engine::skipping::SkippingEngine;
 use pomarium_kernel::engine::{Engine, StepTimes};
 use pomarium_kernel::fixture::machine;
 use pomarium_kernel::names::PoolId;
+use pomarium_kernel::random::SplitMix;
 use pomarium_kernel::snapshot::{Metric, Objective, Ownership, Pool, Site, Snapshot};
 use pomarium_kernel::time::Span;
 use pomarium_kernel::units::Fraction;
@@ -157,24 +158,18 @@ fn measure(scenario: &Scenario, trace: &[Arrival], name: &str, knob: f64) -> f64
 
 /// Nights have a quarter of the rate of days, weekends half of that of weekdays; lengths as in recorded conversations.
 fn week() -> Vec<Arrival> {
-    let mut seed = 1_u64;
-    let mut random = || {
-        seed = seed
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        (seed >> 33) as f64 / (1_u64 << 31) as f64
-    };
+    let mut random = SplitMix::new(1);
     let mut trace = Vec::new();
     while (trace.len() as u64) < REQUESTS {
-        let at = random();
+        let at = random.unit();
         let days = at * 7.0;
         let daily = 0.625 - 0.375 * (days.fract() * std::f64::consts::TAU).cos();
         let weekly = if days < 5.0 { 1.0 } else { 0.5 };
-        if random() > daily * weekly {
+        if random.unit() > daily * weekly {
             continue;
         }
         // Exponential, with the means of azure-conv.
-        let mut length = |mean: f64, most: f64| (-(1.0 - random()).ln() * mean).clamp(1.0, most);
+        let mut length = |mean: f64, most: f64| (-(1.0 - random.unit()).ln() * mean).clamp(1.0, most);
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped")]
         trace.push(Arrival {
             arrival_ms: (at * WEEK_MS as f64) as u64,

@@ -11,7 +11,11 @@ pub(crate) struct Histogram {
 
 impl Histogram {
     pub(crate) fn add(&mut self, value_ms: f64) {
-        let bucket = bucket(value_ms);
+        self.count(bucket(value_ms));
+    }
+
+    /// Adds a value whose [`bucket`] is known.
+    pub(crate) fn count(&mut self, bucket: usize) {
         if self.counts.len() <= bucket {
             self.counts.resize(bucket + 1, 0);
         }
@@ -47,12 +51,13 @@ impl Histogram {
     }
 }
 
+/// The bucket of a value.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
     reason = "not negative, and a logarithm is small"
 )]
-fn bucket(value_ms: f64) -> usize {
+pub(crate) fn bucket(value_ms: f64) -> usize {
     (value_ms.max(1.0).ln() / GROWTH.ln()) as usize
 }
 

@@ -9,6 +9,7 @@
 //! | [`policy`] | the peers' rules, and how they buy machines |
 //! | [`steady`] | a fixed set of servers under steady traffic |
 //! | [`sweep`] | many runs of one scenario: fronts, and the cheapest that attains |
+//! | [`lengths`] | how long requests are, before any is simulated |
 //! | [`setting`] | from declared objects to what is simulated |
 //! | [`machines`] | leased, booting, loading, serving, draining, given back |
 //! | [`Scrapes`] | what a gateway's metrics say, one tick late |
@@ -18,6 +19,7 @@
 //! | [`timeline`] | what happened in buckets of time, for reports |
 
 mod histogram;
+pub mod lengths;
 pub mod machines;
 pub mod policy;
 pub mod report;

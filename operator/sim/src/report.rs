@@ -14,7 +14,8 @@ use pomarium_kernel::snapshot::{Discipline, Metric, Objective, Survive};
 pub use comparison::{Compared, Comparison, compare};
 pub use result::{PolicyResult, Results};
 
-use crate::setting::{Lengths, Setting};
+use crate::lengths::Lengths;
+use crate::setting::Setting;
 use crate::sweep::{Goal, Run};
 use crate::timeline::Timeline;
 use crate::world::Figures;

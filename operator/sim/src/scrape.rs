@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use pomarium_kernel::snapshot::{Metric, Objective};
 
-use crate::histogram::Histogram;
+use crate::histogram::{Histogram, bucket};
 use crate::score::Answered;
 
 /// How far back the rings reach: five minutes of ticks of 15 s, and one more to take differences.
@@ -124,21 +124,24 @@ impl Scrapes {
     }
 
     pub(crate) fn answered(&mut self, group: usize, request: &Answered) {
+        // Gateway and engines count in the same buckets.
+        let ttft = bucket(request.ttft_ms);
+        let itl = request.itl_ms.map(bucket);
+        let mut counted = [Some((&mut self.ttft, &mut self.itl)), None];
         if let Some(engines) = self.engines.get_mut(group) {
             engines.answered += 1;
-            engines.ttft.add(request.ttft_ms);
-            if let Some(itl_ms) = request.itl_ms {
-                engines.itl.add(itl_ms);
+            counted[1] = Some((&mut engines.ttft, &mut engines.itl));
+        }
+        for (first_token, between_tokens) in counted.into_iter().flatten() {
+            first_token.count(ttft);
+            if let Some(itl) = itl {
+                between_tokens.count(itl);
             }
         }
         self.now.answered += 1;
         self.now.ttft_ms += request.ttft_ms;
         self.now.itl_ms += request.itl_ms.unwrap_or(0.0);
         self.now.with_itl += u64::from(request.itl_ms.is_some());
-        self.ttft.add(request.ttft_ms);
-        if let Some(itl_ms) = request.itl_ms {
-            self.itl.add(itl_ms);
-        }
         for (within, (metric, threshold_ms)) in self.now.within.iter_mut().zip(&self.thresholds) {
             let value_ms = match metric {
                 Metric::TimeToFirstToken => request.ttft_ms,

@@ -12,17 +12,10 @@ use pomarium_kernel::performance::Performance;
 use pomarium_kernel::reason::{Problem, Reason};
 use pomarium_kernel::snapshot::{Arrivals, Demand, Group, LengthMix, Ownership, PlacementOrder, Pool, Site, Snapshot};
 use pomarium_kernel::time::Timestamp;
-use pomarium_kernel::units::Rate;
 
+use crate::lengths::Lengths;
 use crate::machines::GroupModel;
-use crate::trace::Arrival;
 use crate::world::Scenario;
-
-/// Classes of the length mix that objectives are judged by: fine enough that a 99th percentile is one of them.
-const FINE: usize = 2_000;
-
-/// Classes of the length mix that a planner gets: as many as the controller measures.
-const COARSE: usize = 64;
 
 /// One pool, the groups that may serve it, and why others may not.
 #[derive(Clone, Debug)]
@@ -53,46 +46,6 @@ pub struct LeftOut {
 impl fmt::Display for LeftOut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {} ({})", self.group, self.problem.message, self.problem.reason)
-    }
-}
-
-/// What is known of the requests before any is simulated.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Lengths {
-    fine: LengthMix,
-    coarse: LengthMix,
-    /// Mean prompt, in tokens.
-    pub mean_prompt: f64,
-    /// 95th percentile of the prompts, in tokens.
-    pub p95_prompt: u32,
-    /// Mean output, in tokens.
-    pub mean_output: f64,
-    rate: Rate,
-}
-
-impl Lengths {
-    /// Of these requests; `None` if there are none.
-    pub fn of(requests: &[Arrival]) -> Option<Self> {
-        let pairs = || {
-            requests
-                .iter()
-                .map(|request| (request.prompt_tokens, request.output_tokens))
-        };
-        let fine = LengthMix::from_samples(pairs(), FINE)?;
-        let coarse = LengthMix::from_samples(pairs(), COARSE)?;
-        let count = requests.len() as f64;
-        let mut prompts: Vec<u32> = pairs().map(|(prompt, _)| prompt).collect();
-        let rank = (prompts.len() * 95).div_ceil(100).saturating_sub(1);
-        let (_, p95_prompt, _) = prompts.select_nth_unstable(rank);
-        let seconds = requests.last()?.arrival_ms.saturating_sub(requests.first()?.arrival_ms) as f64 / 1e3;
-        Some(Self {
-            p95_prompt: *p95_prompt,
-            mean_prompt: pairs().map(|(prompt, _)| f64::from(prompt)).sum::<f64>() / count,
-            mean_output: pairs().map(|(_, output)| f64::from(output)).sum::<f64>() / count,
-            rate: Rate::per_second(if seconds > 0.0 { count / seconds } else { 0.0 }),
-            fine,
-            coarse,
-        })
     }
 }
 

@@ -1,15 +1,14 @@
 //! Many runs of one scenario: a baseline over its knobs, the Pareto front, and the cheapest run that attains.
 //!
-//! Runs share the trace in memory and are spread over threads; results are in the order of what was asked for, whichever thread was
-//! faster.
+//! Runs go through the trace each for itself and are spread over threads; results are in the order of what was asked for, whichever
+//! thread was faster.
 
-use std::convert::Infallible;
 use std::num::NonZeroUsize;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::policy::Baseline;
-use crate::trace::Arrival;
+use crate::trace::{Trace, TraceError};
 use crate::world::{Accounting, Outcome, Over, Policy, Scenario, World};
 
 /// Bisections of a knob between a run that attains and one that does not.
@@ -51,74 +50,80 @@ pub struct Bench<'a> {
     /// What is simulated.
     pub scenario: &'a Scenario,
     /// The requests.
-    pub trace: &'a [Arrival],
+    pub trace: &'a dyn Trace,
     /// Told after each run.
     pub progress: &'a (dyn Fn(&Run) + Sync),
 }
 
 impl Bench<'_> {
     /// One run of `policy`.
-    pub fn run(&self, policy: &mut dyn Policy, knob: f64) -> Run {
-        let trace = self.trace.iter().copied().map(Ok::<_, Infallible>);
-        let Ok(outcome) = World::new(self.scenario, None).run(trace, policy);
+    pub fn run(&self, policy: &mut dyn Policy, knob: f64) -> Result<Run, TraceError> {
+        let outcome = World::new(self.scenario, None).run(self.trace.requests()?, policy)?;
         let run = Run {
             policy: policy.name().to_owned(),
             knob,
             outcome,
         };
         (self.progress)(&run);
-        run
+        Ok(run)
     }
 
     /// `baseline` with each of `knobs`, in their order.
-    pub fn runs(&self, baseline: &Baseline, lease_aware: bool, knobs: &[f64]) -> Vec<Run> {
-        in_parallel(knobs, |&knob| {
+    pub fn runs(&self, baseline: &Baseline, lease_aware: bool, knobs: &[f64]) -> Result<Vec<Run>, TraceError> {
+        let runs = in_parallel(knobs, |&knob| {
             let mut policy = baseline.build(lease_aware, knob, self.scenario);
             self.run(policy.as_mut(), knob)
-        })
+        });
+        runs.into_iter().collect()
     }
 
     /// `baseline` over all its knobs, further out where the cheapest that attains is at an end, and closer between those that attain
     /// and those that do not: all runs, in ascending order of the knob.
-    pub fn sweep(&self, baseline: &Baseline, lease_aware: bool, goal: Goal) -> Vec<Run> {
+    pub fn sweep(&self, baseline: &Baseline, lease_aware: bool, goal: Goal) -> Result<Vec<Run>, TraceError> {
         let mut knobs = baseline.knobs(self.scenario);
         if baseline.whole {
             // Every server more costs more and serves more: halving is enough.
             let ends = knobs.first().into_iter().chain(knobs.last());
             knobs = ends.copied().collect();
         }
-        let mut runs = self.runs(baseline, lease_aware, &knobs);
+        let mut runs = self.runs(baseline, lease_aware, &knobs)?;
         let add = |runs: &mut Vec<Run>, knobs: &[f64]| {
-            runs.extend(self.runs(baseline, lease_aware, knobs));
+            runs.extend(self.runs(baseline, lease_aware, knobs)?);
             runs.sort_by(|left, right| left.knob.total_cmp(&right.knob));
+            Ok::<_, TraceError>(())
         };
         for _ in 0..if baseline.whole { 0 } else { EXTENSIONS } {
             let Some(beyond) = beyond(&runs, goal) else { break };
-            add(&mut runs, &[beyond]);
+            add(&mut runs, &[beyond])?;
         }
         for _ in 0..if baseline.whole { u32::BITS } else { BISECTIONS } {
             let between = between(&runs, goal, baseline.whole);
             if between.is_empty() {
                 break;
             }
-            add(&mut runs, &between);
+            add(&mut runs, &between)?;
         }
-        runs
+        Ok(runs)
     }
 
     /// The cheapest of [`Self::sweep`]'s runs that attains every objective, and all runs: of both variants, unless `lease_aware` names
     /// one.
-    pub fn cheapest_attaining(&self, baseline: &Baseline, lease_aware: Option<bool>, goal: Goal) -> Search {
-        let runs: Vec<Run> = baseline
-            .variants()
-            .iter()
-            .filter(|&&variant| lease_aware.is_none_or(|only| only == variant))
-            .flat_map(|&variant| self.sweep(baseline, variant, goal))
-            .collect();
-        Search {
+    pub fn cheapest_attaining(
+        &self,
+        baseline: &Baseline,
+        lease_aware: Option<bool>,
+        goal: Goal,
+    ) -> Result<Search, TraceError> {
+        let mut runs = Vec::new();
+        for &variant in baseline.variants() {
+            if lease_aware.is_none_or(|only| only == variant) {
+                runs.extend(self.sweep(baseline, variant, goal)?);
+            }
+        }
+        Ok(Search {
             best: cheapest(&runs, goal),
             runs,
-        }
+        })
     }
 }
 

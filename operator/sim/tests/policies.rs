@@ -14,13 +14,13 @@ use pomarium_kernel::strategy::Effort;
 use pomarium_kernel::time::Span;
 use pomarium_kernel::units::{Fraction, Money};
 use pomarium_sim::machines::GroupModel;
-use pomarium_sim::policy::optimum::Optimum;
+use pomarium_sim::policy::optimum::{Foreseen, Optimum};
 use pomarium_sim::policy::pomarium::{Ablation, Pomarium};
 use pomarium_sim::policy::{self, BASELINES};
 use pomarium_sim::schedule::{self, Line, Schedule, ScheduleEvent};
 use pomarium_sim::sweep::{Bench, Goal, cheapest, pareto};
 use pomarium_sim::timeline::Timeline;
-use pomarium_sim::trace::Arrival;
+use pomarium_sim::trace::{Arrival, Stream, Trace, TraceError};
 use pomarium_sim::world::{Accounting, Faults, Outcome, Over, Policy, Scenario, StockOut, World};
 use proptest::prelude::*;
 
@@ -277,7 +277,9 @@ proptest! {
 /// Pomarium's plan, or one that knows the future.
 fn planned(scenario: &Scenario, trace: &[Arrival], knows_the_future: bool) -> Box<dyn Policy> {
     if knows_the_future {
-        Box::new(Optimum::new(scenario, trace, 1.0, Effort::REPLAN))
+        let requests = trace.iter().copied().map(Ok::<_, Infallible>);
+        let Ok(foreseen) = Foreseen::of(requests, trace.len() as u64);
+        Box::new(Optimum::new(scenario, &foreseen, 1.0, Effort::REPLAN))
     } else {
         let (declared, pool) = declared(scenario);
         Box::new(Pomarium::new(
@@ -448,11 +450,11 @@ fn the_search_finds_the_cheapest_that_attains_and_the_front_is_a_front() {
     };
     let goal = Goal::default();
     let baseline = policy::baseline("static-peak").unwrap();
-    let search = bench.cheapest_attaining(baseline, Some(false), goal);
+    let search = bench.cheapest_attaining(baseline, Some(false), goal).unwrap();
     let best = &search.runs[search.best.unwrap()];
     assert!(best.outcome.attains(Over::Trace));
     // One server fewer is not enough: found by trying all of them.
-    let all = bench.runs(baseline, false, &baseline.knobs(&scenario));
+    let all = bench.runs(baseline, false, &baseline.knobs(&scenario)).unwrap();
     let exhaustive = &all[cheapest(&all, goal).unwrap()];
     assert!(
         (exhaustive.knob - best.knob).abs() < 1e-9,
@@ -466,4 +468,31 @@ fn the_search_finds_the_cheapest_that_attains_and_the_front_is_a_front() {
         assert!(pair[0].outcome.cost(goal.accounting) < pair[1].outcome.cost(goal.accounting));
         assert!(pair[0].outcome.margin(goal.over) < pair[1].outcome.margin(goal.over));
     }
+}
+
+/// Breaks off in the middle.
+struct Damaged(Vec<Arrival>);
+
+impl Trace for Damaged {
+    fn requests(&self) -> Result<Stream<'_>, TraceError> {
+        let error = || TraceError::Changed { path: "a.csv".into() };
+        let half = self.0.iter().take(self.0.len() / 2);
+        Ok(Box::new(
+            half.copied().map(Ok).chain(std::iter::once_with(move || Err(error()))),
+        ))
+    }
+}
+
+#[test]
+fn a_trace_that_breaks_off_is_an_error_of_the_search_and_not_a_short_trace() {
+    let scenario = scenario();
+    let trace = Damaged(steady(0.5, 0, HOUR));
+    let bench = Bench {
+        scenario: &scenario,
+        trace: &trace,
+        progress: &|_| panic!("no run ends"),
+    };
+    let baseline = policy::baseline("hpa").unwrap();
+    let found = bench.cheapest_attaining(baseline, None, Goal::default());
+    assert!(matches!(found, Err(TraceError::Changed { .. })), "{found:?}");
 }

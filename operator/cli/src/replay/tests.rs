@@ -242,6 +242,35 @@ fn a_part_of_the_trace_is_replayed_and_history_is_not_scored() {
 }
 
 #[test]
+fn a_pipe_is_replayed_as_the_file_is() {
+    use std::io::Write as _;
+    use std::os::fd::AsRawFd as _;
+    let bench = Bench::new();
+    let arguments = ["--policy", "static-peak=3,hpa=2", "--rate-scale", "1.5"];
+    let from_file = bench.json(&arguments);
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    let text = std::fs::read(bench.path("week.csv")).unwrap();
+    let writing = std::thread::spawn(move || writer.write_all(&text).unwrap());
+    let out = bench.path("pipe.json");
+    let pipe = format!("/dev/fd/{}", reader.as_raw_fd());
+    let manifests = scenario("hybrid-week");
+    let mut all = vec![
+        "--manifests",
+        manifests.to_str().unwrap(),
+        "--trace",
+        &pipe,
+        "--json",
+        &out,
+    ];
+    all.extend(arguments);
+    replay(&all).unwrap();
+    writing.join().unwrap();
+    let mut from_pipe: Value = serde_json::from_str(&std::fs::read_to_string(out).unwrap()).unwrap();
+    from_pipe["trace"] = "week.csv".into();
+    assert_eq!(from_pipe, from_file);
+}
+
+#[test]
 fn bad_traces_and_ranges_are_refused_with_file_line_and_field() {
     let bench = Bench::new();
     let header = "arrival_ms,prompt_tokens,output_tokens\n";
@@ -364,7 +393,7 @@ fn a_second_folder_changes_the_first_and_other_kinds_are_ignored() {
         "namespace.yaml",
         "apiVersion: v1\nkind: Namespace\nmetadata: {name: assistants}\n",
     );
-    for variant in ["window-1h", "window-week", "survive-server", "weighted"] {
+    for variant in ["window-1h", "window-week", "survive-server", "weighted", "launch"] {
         let folder = scenario(variant);
         bench
             .run(&[

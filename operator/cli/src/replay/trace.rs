@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use pomarium_sim::trace::{Arrival, TraceError, TraceReader, scale_rate};
+use pomarium_sim::lengths::Tally;
+use pomarium_sim::trace::{Excerpt, Trace, TraceError, TraceFile};
 
 const HOUR_MS: f64 = 3_600_000.0;
 
@@ -39,13 +40,20 @@ pub(crate) enum PartError {
         last: f64,
     },
     #[error("trace {}: at --rate-scale {scale} none of its {requests} requests is left", path.display())]
-    Thinned { path: PathBuf, scale: f64, requests: usize },
+    Thinned { path: PathBuf, scale: f64, requests: u64 },
     #[error("--warmup-days {days} needs {} hours of history before the scored part, and --from-hour {from} leaves {from}", days * 24.0)]
     NoHistory { days: f64, from: f64 },
 }
 
-/// Reads `path` to its end, so that damage anywhere in it is found, and keeps the part. Times count from the part's first moment.
-pub(crate) fn load(path: &Path, part: &Part) -> Result<Vec<Arrival>, PartError> {
+/// What is replayed, and what is known of it before.
+pub(crate) struct Selected {
+    pub(crate) trace: Excerpt,
+    /// Of the requests that are replayed, after scaling.
+    pub(crate) tally: Tally,
+}
+
+/// Reads `path` to its end, so that damage anywhere in it is found, and selects the part. Times count from the part's first moment.
+pub(crate) fn select(path: &Path, part: &Part) -> Result<Selected, PartError> {
     let history_hours = part.history_days * 24.0;
     let first_hour = part.from_hour - history_hours;
     if first_hour < 0.0 {
@@ -56,23 +64,18 @@ pub(crate) fn load(path: &Path, part: &Part) -> Result<Vec<Arrival>, PartError> 
     }
     let until_hour = part.hours.map_or(f64::INFINITY, |hours| part.from_hour + hours);
     let (first_ms, scored_ms, until_ms) = (ms(first_hour), ms(part.from_hour), ms(until_hour));
-    let mut kept = Vec::new();
-    let mut last_ms = None;
-    for arrival in TraceReader::open(path)? {
-        let arrival = arrival?;
-        last_ms = Some(arrival.arrival_ms);
-        if (first_ms..until_ms).contains(&arrival.arrival_ms) {
-            kept.push(Arrival {
-                arrival_ms: arrival.arrival_ms - first_ms,
-                ..arrival
-            });
+    let is_scaled = (part.rate_scale - 1.0).abs() >= 1e-9;
+    let mut tally = Tally::default();
+    let trace = Excerpt::scan(TraceFile::open(path)?, first_ms..until_ms, |request| {
+        if !is_scaled {
+            tally.add(request);
         }
-    }
-    let Some(last_ms) = last_ms else {
+    })?;
+    let Some(last_ms) = trace.file_ends_ms() else {
         return Err(PartError::Empty(path.to_owned()));
     };
     let scored_from = scored_ms - first_ms;
-    if kept.last().is_none_or(|arrival| arrival.arrival_ms < scored_from) {
+    if trace.last_ms().is_none_or(|last_ms| last_ms < scored_from) {
         return Err(PartError::EmptyRange {
             path: path.to_owned(),
             from: part.from_hour,
@@ -84,21 +87,21 @@ pub(crate) fn load(path: &Path, part: &Part) -> Result<Vec<Arrival>, PartError> 
             last: last_ms as f64 / HOUR_MS,
         });
     }
-    if (part.rate_scale - 1.0).abs() < 1e-9 {
-        return Ok(kept);
+    if !is_scaled {
+        return Ok(Selected { trace, tally });
     }
-    let end_ms = kept.last().map_or(0, |arrival| arrival.arrival_ms);
-    let mut scaled = scale_rate(&kept, part.rate_scale, part.seed);
-    // The jitter of the copies does not make the trace longer.
-    scaled.retain(|arrival| arrival.arrival_ms <= end_ms);
-    if scaled.last().is_none_or(|arrival| arrival.arrival_ms < scored_from) {
+    let trace = trace.at_rate(part.rate_scale, part.seed);
+    for request in trace.requests()? {
+        tally.add(&request?);
+    }
+    if tally.last_ms().is_none_or(|last_ms| last_ms < scored_from) {
         return Err(PartError::Thinned {
             path: path.to_owned(),
             scale: part.rate_scale,
-            requests: kept.len(),
+            requests: trace.found(),
         });
     }
-    Ok(scaled)
+    Ok(Selected { trace, tally })
 }
 
 #[expect(

@@ -21,14 +21,18 @@ impl LengthMix {
     pub fn from_samples(samples: impl IntoIterator<Item = (u32, u32)>, bins: usize) -> Option<Self> {
         let mut samples: Vec<(u32, u32)> = samples.into_iter().collect();
         samples.sort_unstable();
+        Self::from_sorted(&samples, bins)
+    }
+
+    /// The same of samples in ascending order, which are not copied: there may be millions.
+    pub fn from_sorted(samples: &[(u32, u32)], bins: usize) -> Option<Self> {
         let bins = bins.clamp(1, samples.len().max(1));
         let outputs = if bins >= SPLIT_FROM { OUTPUTS_PER_PROMPT } else { 1 };
         let prompts = bins / outputs;
 
         let mut classes = Vec::with_capacity(prompts * outputs);
         for by_prompt in 0..prompts {
-            let slice = part(&samples, by_prompt, prompts);
-            let mut slice = slice.to_vec();
+            let mut slice = part(samples, by_prompt, prompts).to_vec();
             slice.sort_unstable_by_key(|(prompt, output)| (*output, *prompt));
             classes.extend((0..outputs).filter_map(|by_output| mean(part(&slice, by_output, outputs))));
         }

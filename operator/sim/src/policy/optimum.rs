@@ -3,6 +3,8 @@
 //! What it burns is predicted by the same curves as Pomarium's plans; [`crate::sweep`] moves its knob, the share of the error budget that is
 //! planned to be spent, until the *simulated* objectives just hold. Its plan's bound is a lower bound of the cost of any schedule,
 //! if curves predict burn exactly.
+//!
+//! It knows requests per minute, and the lengths of some: its memory grows with the trace's duration, not with the number of requests.
 
 use pomarium_kernel::capacity::Servers;
 use pomarium_kernel::capacity::curve::{self, Curves};
@@ -21,7 +23,38 @@ const SLOT_MS: i64 = 900_000;
 const BUCKET_MS: i64 = 60_000;
 /// Classes of lengths, and requests they are sampled from.
 const CLASSES: usize = 64;
-const SAMPLES: usize = 20_000;
+const SAMPLES: u64 = 20_000;
+
+/// What is known of a trace that has not been played yet.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Foreseen {
+    last_ms: Option<u64>,
+    /// Requests/s per bucket from the start of the trace.
+    rates: Vec<f64>,
+    /// Prompt and output tokens of every n-th request.
+    samples: Vec<(u32, u32)>,
+}
+
+impl Foreseen {
+    /// Of `requests`, of which there are `count`.
+    pub fn of<E>(requests: impl IntoIterator<Item = Result<Arrival, E>>, count: u64) -> Result<Self, E> {
+        let every = (count / SAMPLES).max(1);
+        let mut foreseen = Self::default();
+        for (index, arrival) in (0_u64..).zip(requests) {
+            let arrival = arrival?;
+            foreseen.last_ms = Some(arrival.arrival_ms);
+            let bucket = usize::try_from(arrival.arrival_ms / BUCKET_MS.unsigned_abs()).unwrap_or(usize::MAX);
+            if foreseen.rates.len() <= bucket {
+                foreseen.rates.resize(bucket + 1, 0.0);
+            }
+            foreseen.rates[bucket] += 1_000.0 / BUCKET_MS as f64;
+            if index.is_multiple_of(every) {
+                foreseen.samples.push((arrival.prompt_tokens, arrival.output_tokens));
+            }
+        }
+        Ok(foreseen)
+    }
+}
 
 /// A plan of the whole trace.
 pub struct Optimum {
@@ -40,9 +73,9 @@ struct Planned {
 }
 
 impl Optimum {
-    /// Plans `trace`, which does nothing if it is empty, spending `share` of every window's error budget.
-    pub fn new(scenario: &Scenario, trace: &[Arrival], share: f64, effort: Effort) -> Self {
-        let problem = problem(scenario, trace, share).unwrap_or_default();
+    /// Plans the whole trace, which does nothing if it is empty, spending `share` of every window's error budget.
+    pub fn new(scenario: &Scenario, foreseen: &Foreseen, share: f64, effort: Effort) -> Self {
+        let problem = problem(scenario, foreseen, share).unwrap_or_default();
         let plan = solve(&problem, None, effort);
         let units = plan
             .courses
@@ -64,14 +97,13 @@ impl Optimum {
     }
 }
 
-fn problem(scenario: &Scenario, trace: &[Arrival], share: f64) -> Option<Problem> {
-    let end_ms = i64::try_from(trace.last()?.arrival_ms).ok()?;
+fn problem(scenario: &Scenario, foreseen: &Foreseen, share: f64) -> Option<Problem> {
+    let end_ms = i64::try_from(foreseen.last_ms?).ok()?;
     let mut boundaries_ms = vec![scenario.start_ms];
     while *boundaries_ms.last()? <= end_ms {
         // Slots begin at multiples of their length, so that no window ends inside one.
         boundaries_ms.push((boundaries_ms.last()?.div_euclid(SLOT_MS) + 1) * SLOT_MS);
     }
-    let rates = rates(trace, end_ms);
     let arrivals: Vec<Vec<(f64, f64)>> = boundaries_ms
         .windows(2)
         .map(|slot| {
@@ -80,7 +112,9 @@ fn problem(scenario: &Scenario, trace: &[Arrival], share: f64) -> Option<Problem
             let count = (buckets.end - buckets.start) as f64;
             buckets
                 .map(|bucket| {
-                    let rate = usize::try_from(bucket).ok().and_then(|bucket| rates.get(bucket));
+                    let rate = usize::try_from(bucket)
+                        .ok()
+                        .and_then(|bucket| foreseen.rates.get(bucket));
                     (1.0 / count, rate.copied().unwrap_or(0.0))
                 })
                 .collect()
@@ -88,12 +122,7 @@ fn problem(scenario: &Scenario, trace: &[Arrival], share: f64) -> Option<Problem
         .collect();
     let windows = windows(scenario, &boundaries_ms, &arrivals, share)?;
     let performance: Vec<Performance> = scenario.groups.iter().map(GroupModel::performance).collect();
-    let step = (trace.len() / SAMPLES).max(1);
-    let samples = trace
-        .iter()
-        .step_by(step)
-        .map(|arrival| (arrival.prompt_tokens, arrival.output_tokens));
-    let mix = LengthMix::from_samples(samples, CLASSES)?;
+    let mix = LengthMix::from_samples(foreseen.samples.iter().copied(), CLASSES)?;
     let all: Vec<Servers> = performance
         .iter()
         .zip(&scenario.groups)
@@ -196,19 +225,6 @@ fn classes(scenario: &Scenario, capacity: Vec<f64>) -> Vec<Class> {
 
 fn seconds(ms: i64) -> f64 {
     ms as f64 / 1_000.0
-}
-
-/// Requests/s per bucket from the start of the trace.
-fn rates(trace: &[Arrival], end_ms: i64) -> Vec<f64> {
-    let buckets = usize::try_from(end_ms / BUCKET_MS).unwrap_or(0) + 1;
-    let mut rates = vec![0.0; buckets];
-    for arrival in trace {
-        let bucket = i64::try_from(arrival.arrival_ms).unwrap_or(i64::MAX) / BUCKET_MS;
-        if let Some(rate) = usize::try_from(bucket).ok().and_then(|bucket| rates.get_mut(bucket)) {
-            *rate += 1_000.0 / BUCKET_MS as f64;
-        }
-    }
-    rates
 }
 
 impl Policy for Optimum {

@@ -107,20 +107,29 @@ pub fn predict(servers: &[Servers], mix: &LengthMix, discipline: Discipline, rat
 /// More servers of one kind never sustain less. Slow servers beside fast ones may, because a router sends requests to all: under
 /// [`Discipline::Weighted`] four fast and four slow servers sustain less than the four fast ones alone.
 pub fn sustainable(servers: &[Servers], mix: &LengthMix, objectives: &[Objective], discipline: Discipline) -> Rate {
-    Sets::new(mix.clone(), objectives.to_vec(), discipline).sustainable(servers)
+    Sets::new(mix.clone(), objectives.to_vec(), discipline).sustainable(kinds(servers))
 }
 
-/// Kinds of servers in the order in which they come first, each once: machines of several groups are one kind if they do the same.
-fn kinds(servers: &[Servers]) -> Vec<(StepTimes, u32)> {
-    let mut kinds: Vec<(StepTimes, u32)> = Vec::new();
-    for servers in servers.iter().filter(|servers| servers.count > 0) {
-        let times = servers.performance.times;
-        match kinds.iter_mut().find(|(known, _)| *known == times) {
-            Some((_, count)) => *count = count.saturating_add(servers.count),
-            None => kinds.push((times, servers.count)),
-        }
+/// So many servers of each kind.
+pub(crate) type Kinds = Vec<(StepTimes, u32)>;
+
+fn kinds(servers: &[Servers]) -> Kinds {
+    let mut kinds = Kinds::new();
+    for servers in servers {
+        add(&mut kinds, servers.performance, servers.count);
     }
     kinds
+}
+
+/// Kinds of servers are in the order in which they come first, each once: machines of several groups are one kind if they do the same.
+pub(crate) fn add(kinds: &mut Kinds, performance: &Performance, count: u32) {
+    if count == 0 {
+        return;
+    }
+    match kinds.iter_mut().find(|(known, _)| *known == performance.times) {
+        Some((_, known)) => *known = known.saturating_add(count),
+        None => kinds.push((performance.times, count)),
+    }
 }
 
 /// The highest value up to `most` that `holds`, which holds up to some value and not beyond; by so many bisections, so it is the lower end of

@@ -8,6 +8,7 @@
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -43,7 +44,7 @@ pub enum LengthSource {
 pub struct Feasibility<'a> {
     pool: &'a Pool,
     catalogue: &'a Catalogue,
-    lengths: LengthMix,
+    lengths: Cow<'a, LengthMix>,
     source: LengthSource,
     now: Timestamp,
     /// Hundreds of groups are of a handful of machines.
@@ -73,7 +74,11 @@ impl<'a> Feasibility<'a> {
         Self {
             pool,
             catalogue,
-            lengths: lengths.within_context(pool.model.context_tokens),
+            lengths: if lengths.is_within_context(pool.model.context_tokens) {
+                Cow::Borrowed(lengths)
+            } else {
+                Cow::Owned(lengths.within_context(pool.model.context_tokens))
+            },
             source,
             now,
             machines: RefCell::default(),

@@ -64,6 +64,18 @@ impl LengthMix {
         Self { classes }
     }
 
+    /// Whether it stays as it is within such a context.
+    pub(crate) fn is_within_context(&self, context_tokens: u32) -> bool {
+        let fits = |&(prompt, output): &(u32, u32)| {
+            prompt >= 1
+                && output >= 1
+                && prompt
+                    .checked_add(output)
+                    .is_some_and(|tokens| tokens <= context_tokens)
+        };
+        self.classes.iter().all(fits) && self.classes.is_sorted()
+    }
+
     /// Every length rounded to the nearest sixteenth of an octave: lengths move by at most 2.2 %, means by much less.
     ///
     /// Mixes that hardly differ become the same. One that drifts about crosses some boundary every now and then nevertheless, as
@@ -249,6 +261,14 @@ mod tests {
         };
         assert_eq!(mix.within_context(500).classes, [(1, 499), (100, 50), (450, 50)]);
         assert_eq!(mix.within_context(0).classes, [(1, 1), (1, 1), (1, 1)]);
+        for context in [0, 1, 500, 949, 950, 2_009, 2_010, 2_011] {
+            let within = mix.within_context(context);
+            assert!(within.is_within_context(context) || context < 2, "{context}");
+            for mix in [&mix, &within] {
+                let stays = mix.within_context(context) == *mix;
+                assert!(stays || !mix.is_within_context(context), "{context}");
+            }
+        }
     }
 
     proptest! {

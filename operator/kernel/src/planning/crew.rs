@@ -36,6 +36,8 @@ pub(crate) struct Member<'a> {
     pub(crate) replica: &'a Replica,
     /// Its group, by the group's own name if there is one.
     pub(crate) group: &'a GroupName,
+    /// Where that is among all of the world's, if there is one.
+    pub(crate) place: Option<usize>,
     pub(crate) standing: Standing,
     /// Its server, as last seen.
     pub(crate) server: Option<&'a Server>,
@@ -110,7 +112,13 @@ impl<'a> Crew<'a> {
 
     /// What takes requests now, drains excepted.
     pub(crate) fn serving(&self) -> &Counts {
-        let serving = || count(self.members.iter().filter(|member| member.serving));
+        let serving = || {
+            let stays = |member: &Member| member.standing == Standing::Keeper;
+            if self.members.iter().all(|member| member.serving == stays(member)) {
+                return self.kept().clone();
+            }
+            count(self.members.iter().filter(|member| member.serving))
+        };
         self.serving.get_or_init(serving)
     }
 
@@ -124,7 +132,10 @@ impl<'a> Crew<'a> {
 pub(crate) fn count<'m, 'a: 'm>(members: impl Iterator<Item = &'m Member<'a>>) -> Counts {
     let mut counts: BTreeMap<GroupName, u32> = BTreeMap::new();
     for member in members {
-        *counts.entry(member.group.clone()).or_default() += 1;
+        match counts.get_mut(member.group) {
+            Some(count) => *count += 1,
+            None => drop(counts.insert(member.group.clone(), 1)),
+        }
     }
     counts
 }
@@ -136,7 +147,8 @@ fn member<'a>(
     replica: &'a Replica,
     attained: bool,
 ) -> Member<'a> {
-    let ground = world.ground(&replica.group);
+    let place = world.place(&replica.group);
+    let ground = place.and_then(|place| world.grounds().get(place));
     let group = ground.map_or(&replica.group, |ground| ground.name);
     let server = ground.and_then(|ground| ground.group.inventory.servers().get(&replica.server));
     let site = match ground {
@@ -154,6 +166,7 @@ fn member<'a>(
             name,
             replica,
             group,
+            place,
             standing: Standing::OutOfSight,
             server,
             hands_off: true,
@@ -172,6 +185,7 @@ fn member<'a>(
         name,
         replica,
         group,
+        place,
         standing,
         server,
         hands_off,
@@ -309,7 +323,7 @@ pub(crate) fn recallable(member: &Member, pool: &Pool) -> bool {
 
 /// Who goes first: not serving yet, an old revision, least in flight, soonest end of lease, newest. Unknown load counts
 /// as full.
-pub(crate) fn victim_order(member: &Member, pool: &Pool) -> impl Ord + use<> {
+pub(crate) fn victim_order<'a>(member: &Member<'a>, pool: &Pool) -> impl Ord + use<'a> {
     let lease_end = member
         .server
         .and_then(|server| server.lease)
@@ -321,6 +335,6 @@ pub(crate) fn victim_order(member: &Member, pool: &Pool) -> impl Ord + use<> {
         lease_end.is_none(),
         lease_end,
         std::cmp::Reverse(member.replica.created),
-        member.name.clone(),
+        member.name,
     )
 }

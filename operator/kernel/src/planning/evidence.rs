@@ -73,7 +73,7 @@ pub(crate) fn suffices(crew: &Crew, options: &Options, now: Timestamp) -> bool {
 fn trusts<'o>(crew: &'o Crew, options: &'o Options) -> impl Iterator<Item = (&'o Group, Trust)> {
     let serving = crew.serving().keys();
     let choices = serving.filter_map(|name| options.choice(name));
-    choices.map(|choice| (choice.group, options.feasibility.trust(choice.group)))
+    choices.map(|choice| (choice.group, choice.trust))
 }
 
 fn serving<'c, 'a>(crew: &'c Crew<'a>) -> impl Iterator<Item = &'c Member<'a>> {

@@ -97,9 +97,12 @@ pub(crate) fn leave(
     wanted: Wanted,
     draining: &mut BTreeMap<GroupName, u32>,
 ) -> Leave {
-    let mut serving = crew.serving().clone();
     let (mut going, mut held) = (Vec::new(), None);
     let mut leaving: Vec<_> = crew.leaving().filter(|(member, _)| !member.hands_off).collect();
+    if leaving.is_empty() {
+        return Leave { going, held };
+    }
+    let mut serving = crew.serving().clone();
     leaving.sort_by_cached_key(|(member, _)| victim_order(member, crew.pool));
     for (member, reason) in leaving {
         let group = member.group;

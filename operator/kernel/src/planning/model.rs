@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use super::demand::values;
 use super::options::{Options, Place};
 use super::policy::{MISPREDICTED, TARGET_UTILIZATION};
-use crate::capacity::{Prediction, Servers, Sets};
+use crate::capacity::{Kinds, Prediction, Sets, add};
 use crate::feasibility::LengthSource;
 use crate::names::{GroupName, SiteName};
 use crate::snapshot::{Objective, Pool, Survive};
@@ -75,7 +75,7 @@ impl<'m, 'a> Model<'m, 'a> {
     }
 
     fn predict(&self, counts: &Counts, rate: Rate) -> Option<Prediction> {
-        self.sets.borrow_mut().predict(&self.servers(counts), rate)
+        self.sets.borrow_mut().predict(&self.kinds(counts).0, rate)
     }
 
     /// The site of a group, if the pool may run there.
@@ -90,20 +90,20 @@ impl<'m, 'a> Model<'m, 'a> {
 
     /// What `counts` sustain while every objective holds.
     pub(crate) fn sustainable(&self, counts: &Counts) -> Rate {
-        self.sets.borrow_mut().sustainable(&self.servers(counts))
+        self.sets.borrow_mut().sustainable(self.kinds(counts).0)
     }
 
-    fn servers(&self, counts: &Counts) -> Vec<Servers<'m>> {
-        counts
-            .iter()
-            .filter_map(|(group, &count)| {
-                let choice = self.options.choice(group)?;
-                (count > 0 && choice.routable).then_some(Servers {
-                    performance: &choice.performance,
-                    count,
-                })
-            })
-            .collect()
+    /// The servers of `counts` that requests get to, and whether the figures of all of them are known.
+    fn kinds(&self, counts: &Counts) -> (Kinds, bool) {
+        let (mut kinds, mut fathomed) = (Kinds::new(), true);
+        for (group, &count) in counts.iter().filter(|(_, count)| **count > 0) {
+            match self.options.choice(group) {
+                Some(choice) if choice.routable => add(&mut kinds, &choice.performance, count),
+                Some(_) => {}
+                None => fathomed = false,
+            }
+        }
+        (kinds, fathomed)
     }
 
     /// Whether all of `counts` are machines that do the same, and that requests get to.
@@ -185,9 +185,11 @@ impl<'m, 'a> Model<'m, 'a> {
     /// knows are believed to carry what arrives: if they do not, measured objectives say so.
     pub(crate) fn carries(&self, counts: &Counts, rate: Rate, utilization: f64) -> bool {
         let needed = rate.as_per_second();
-        needed <= 0.0
-            || self.unfathomed(counts)
-            || (self.sets.borrow_mut()).carries(&self.servers(counts), needed, utilization)
+        if needed <= 0.0 {
+            return true;
+        }
+        let (kinds, fathomed) = self.kinds(counts);
+        !fathomed || self.sets.borrow_mut().carries(kinds, needed, utilization)
     }
 
     pub(crate) fn sites(&self, counts: &Counts) -> Vec<SiteName> {

@@ -1,11 +1,12 @@
 //! Where a pool may run, in the order in which its placement fills it, what that costs, and why not elsewhere.
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use super::world::{Ground, World, place};
+use crate::capacity::Trust;
 use crate::feasibility::{Feasibility, is_routable};
 use crate::names::{GroupName, SiteName};
 use crate::performance::Performance;
@@ -32,6 +33,8 @@ pub(crate) struct Choice<'a> {
     pub(crate) open: bool,
     /// Why nothing can be placed here now.
     pub(crate) closed: Option<Problem>,
+    /// What was found out about its figures.
+    pub(crate) trust: Trust,
     /// Why its objectives may be out of reach, by lengths of requests that nobody has measured lately.
     pub(crate) doubt: Option<Problem>,
     /// Whether servers may be asked for, or only proposed.
@@ -74,12 +77,15 @@ pub(crate) struct Options<'a> {
     pub(crate) feasibility: Feasibility<'a>,
     pool: &'a Pool,
     grounds: Rc<[Ground<'a>]>,
-    /// One for each of `grounds`.
-    seen: Vec<OnceCell<Box<Seen<'a>>>>,
-    /// Where groups are among `grounds` that were asked for lately: a pool asks for a few again and again.
-    places: RefCell<Vec<(GroupName, usize)>>,
+    /// The first groups that were looked at, by where they are among `grounds`: most pools ask for a few, again and again.
+    few: [OnceCell<(usize, Box<Seen<'a>>)>; FEW],
+    /// One for each of `grounds`, of which those are used that are not among the few. Made when the few are not enough.
+    many: OnceCell<Vec<OnceCell<Box<Seen<'a>>>>>,
     now: Timestamp,
 }
+
+/// See [`Options::few`].
+const FEW: usize = 12;
 
 /// A group, as the pool sees it.
 #[derive(Debug)]
@@ -105,23 +111,22 @@ impl<'a> Options<'a> {
         Self {
             feasibility: Feasibility::of(pool, world.catalogue, world.now),
             pool,
-            seen: grounds.iter().map(|_| OnceCell::new()).collect(),
             grounds,
-            places: RefCell::default(),
+            few: [const { OnceCell::new() }; FEW],
+            many: OnceCell::new(),
             now: world.now,
         }
     }
 
     fn index(&self, group: &GroupName) -> Option<usize> {
-        let mut places = self.places.borrow_mut();
-        if let Some((_, index)) = places.iter().find(|(known, _)| known.is(group)) {
-            return Some(*index);
-        }
-        let index = place(&self.grounds, group)?;
-        if places.len() < 16 {
-            places.push((group.clone(), index));
-        }
-        Some(index)
+        let mut few = self.few.iter().map_while(OnceCell::get).map(|(index, _)| *index);
+        few.find(|index| self.grounds.get(*index).is_some_and(|ground| ground.name.is(group)))
+            .or_else(|| place(&self.grounds, group))
+    }
+
+    /// Looks at groups that will be asked for, by where they are among all.
+    pub(crate) fn expect(&self, places: impl Iterator<Item = usize>) {
+        places.for_each(|place| _ = self.seen(place));
     }
 
     /// What a group is for the pool; `None` if its figures are not known.
@@ -160,7 +165,15 @@ impl<'a> Options<'a> {
     }
 
     fn seen(&self, index: usize) -> Option<&Seen<'a>> {
-        let (ground, cell) = (self.grounds.get(index)?, self.seen.get(index)?);
+        let ground = self.grounds.get(index)?;
+        for cell in &self.few {
+            let (known, seen) = cell.get_or_init(|| (index, Box::new(self.look(ground))));
+            if *known == index {
+                return Some(seen);
+            }
+        }
+        let many = || self.grounds.iter().map(|_| OnceCell::new()).collect();
+        let cell = self.many.get_or_init(many).get(index)?;
         Some(cell.get_or_init(|| Box::new(self.look(ground))))
     }
 
@@ -182,6 +195,7 @@ impl<'a> Options<'a> {
                 let automatic = pool.mode == Mode::Auto && group.mode == Mode::Auto;
                 let choice = Choice {
                     doubt: self.feasibility.doubt(group, &performance),
+                    trust: self.feasibility.trust(group),
                     performance,
                     group,
                     site: &group.site,

@@ -75,6 +75,7 @@ pub(crate) fn decide<'a>(
 ) {
     let pool = crew.pool;
     let options = Options::of(world, pool);
+    options.expect(crew.members.iter().filter_map(|member| member.place));
     let lent = memo.lend(pool, options.feasibility.lengths());
     let model = Model::new(pool, &options, &lent.sets);
     let need = need(pool, world.now);
@@ -117,7 +118,7 @@ pub(crate) fn decide<'a>(
         model: &model,
         need: &need,
         lead: &lead,
-        target: step.target.clone(),
+        target: Counts::new(),
         growth: Growth::default(),
         shrinkage: None,
         held: None,
@@ -136,8 +137,8 @@ pub(crate) fn decide<'a>(
         step.open();
         findings.kept = drains::run(world, &crew, &step.recalled, &mut step.shared.draft).kept;
         findings.memory = step.remember(&findings.growth, findings.shrinkage.as_ref(), findings.held.as_ref());
-        findings.target = step.target.clone();
     }
+    findings.target = std::mem::take(&mut step.target);
     step.claim();
     let outlook = outlook(world, findings);
     shared.draft.plan.pools.insert(crew.id.clone(), outlook);

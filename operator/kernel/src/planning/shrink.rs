@@ -81,18 +81,27 @@ pub(crate) struct Case<'c, 'a> {
 }
 
 impl<'c, 'a> Case<'c, 'a> {
-    /// Replicas that may be taken out by choice, the one that saves most from now on first.
+    /// Replicas that may be taken out by choice.
+    fn removable(&self) -> impl Iterator<Item = &'c Member<'a>> {
+        let keepers = self.crew.of(Standing::Keeper);
+        keepers.filter(|member| !member.hands_off && !member.held())
+    }
+
+    /// The same, the one that saves most from now on first.
     pub(crate) fn candidates(&self) -> Vec<&'c Member<'a>> {
-        let mut members: Vec<_> = self
-            .crew
-            .of(Standing::Keeper)
-            .filter(|member| !member.hands_off && !member.held())
-            .collect();
-        members.sort_by_cached_key(|member| {
-            let place = self.options.place(member.group, member.server);
-            (Reverse(place), victim_order(member, self.crew.pool))
-        });
+        let mut members: Vec<_> = self.removable().collect();
+        members.sort_by_cached_key(|member| self.order(member));
         members
+    }
+
+    /// The first of them.
+    fn first(&self) -> Option<&'c Member<'a>> {
+        self.removable().min_by_key(|member| self.order(member))
+    }
+
+    fn order(&self, member: &Member<'a>) -> impl Ord + use<'a> {
+        let place = self.options.place(member.group, member.server);
+        (Reverse(place), victim_order(member, self.crew.pool))
     }
 
     pub(crate) fn ownership(&self, group: &GroupName) -> Ownership {
@@ -154,18 +163,29 @@ fn plain(case: &Case, keepers: &Counts, rate: Rate) -> Shrinkage {
     if total(keepers) <= case.crew.pool.replicas.min {
         return Shrinkage::NEEDED;
     }
-    let candidates = case.candidates();
-    let mut needed = None;
-    let mut seen = BTreeSet::new();
     // Without one of them is without any of them.
     let alike = case.model.alike(keepers) && case.crew.pool.placement.survive_loss_of != Survive::Site;
-    for member in &candidates {
+    let lacks = |member: &Member| {
+        case.model
+            .lack(&without(keepers, member.group), rate, SHRINK_UTILIZATION)
+    };
+    if let Some(any) = case.removable().next().filter(|_| alike) {
+        // Mostly everything is needed, and then the order of the candidates does not matter.
+        return match (lacks(any), case.first()) {
+            (Some(Lack::Capacity), _) | (_, None) => Shrinkage::NEEDED,
+            (Some(lack), Some(first)) => still_needed(first.group, &lack),
+            (None, Some(first)) => remove(case, first, rate),
+        };
+    }
+    let mut needed = None;
+    let mut seen = BTreeSet::new();
+    for member in case.candidates() {
         let group = member.group;
-        if !seen.insert(group) || (alike && needed.is_some()) {
+        if !seen.insert(group) {
             continue;
         }
-        match case.model.lack(&without(keepers, group), rate, SHRINK_UTILIZATION) {
-            None => return remove(case, member, &candidates, rate),
+        match lacks(member) {
+            None => return remove(case, member, rate),
             Some(lack) => drop(needed.get_or_insert_with(|| still_needed(group, &lack))),
         }
     }
@@ -194,12 +214,12 @@ fn still_needed(group: &GroupName, lack: &Lack) -> Shrinkage {
 }
 
 /// Takes `victim` out, as soon as nothing speaks against it.
-fn remove(case: &Case, victim: &Member, candidates: &[&Member], rate: Rate) -> Shrinkage {
+fn remove(case: &Case, victim: &Member, rate: Rate) -> Shrinkage {
     let (crew, world, group) = (case.crew, case.world, victim.group);
     let paid = |member: &Member| member.server.and_then(|server| world.paid_until(server));
-    let others_paid = || candidates.iter().filter(|member| member.replica.group == *group);
+    let same = |member: &&Member| member.replica.group == *group;
     if paid(victim).is_some() {
-        let until = others_paid().filter_map(|member| paid(member)).min();
+        let until = case.removable().filter(same).filter_map(paid).min();
         let message = match until {
             Some(until) => format!("a server of {group} is not needed, but paid until {until}, and may as well serve"),
             None => format!("servers of {group} are paid and may as well serve"),
@@ -231,7 +251,8 @@ fn remove(case: &Case, victim: &Member, candidates: &[&Member], rate: Rate) -> S
         figures::two(case.model.sustainable(&rest).as_per_second()),
         figures::replicas(&rest),
     );
-    let rejected = others_paid().filter_map(|member| {
+    let others = case.candidates().into_iter().filter(same);
+    let rejected = others.filter_map(|member| {
         let until = paid(member)?;
         Some(Rejected {
             cost: None,

@@ -124,23 +124,31 @@ pub(crate) fn slots(
         let order = |server, verdict, coming| (true, verdict, options.place_of(choice, server), coming);
         let proven = |server: &Server| server.proven >= crew.pool.placement.minimum_trust;
         // A server's place depends on nothing but whether its paid term runs on.
-        let run = |wanted: &dyn Fn(&Server) -> bool| {
-            let there = there(shelf, &recalled, |server| proven(server) && wanted(server));
-            let servers: Vec<(There, &Server)> = there.take(saturating(limit)).collect();
-            let (_, first) = servers.first()?;
-            Some(Run {
-                order: order(Some(first), Verdict::Act, false),
-                group,
-                what: What::Servers(servers.into_iter().map(|(there, _)| there).collect()),
-            })
+        let servers = || there(shelf, &recalled, |server| proven(server));
+        let (mut paid, mut unpaid) = (None, None);
+        for (_, server) in servers() {
+            let first = if is_paid(server, options.now()) {
+                &mut paid
+            } else {
+                &mut unpaid
+            };
+            first.get_or_insert_with(|| order(Some(server), Verdict::Act, false));
+            if paid.is_some() && unpaid.is_some() {
+                break;
+            }
+        }
+        let run = |order, wanted: &dyn Fn(&Server) -> bool| {
+            let there = servers().filter(|(_, server)| wanted(server)).map(|(there, _)| there);
+            let what = What::Servers(there.take(saturating(limit)).collect());
+            Run { order, group, what }
         };
-        let (paid, unpaid) = (
-            run(&|server| is_paid(server, options.now())),
-            run(&|server| !is_paid(server, options.now())),
-        );
         match (paid, unpaid) {
-            (Some(paid), Some(unpaid)) if paid.order == unpaid.order => runs.extend(run(&|_| true)),
-            (paid, unpaid) => runs.extend(paid.into_iter().chain(unpaid)),
+            (Some(paid), Some(unpaid)) if paid != unpaid => {
+                runs.push(run(paid, &|server| is_paid(server, options.now())));
+                runs.push(run(unpaid, &|server| !is_paid(server, options.now())));
+            }
+            // All in one place, or none at all.
+            (paid, unpaid) => runs.extend(paid.or(unpaid).map(|order| run(order, &|_| true))),
         }
         if shelf.coming > 0 {
             // Where nothing can be done at the moment, servers that are there count as coming too.

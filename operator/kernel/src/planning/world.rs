@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::rc::Rc;
 
+use super::options::energy;
 use super::policy::{DRAIN_ESTIMATE, EXPECTED_GRACE, LOST_GRACE, SILENT_AFTER, START_ALLOWANCE};
 use crate::catalogue::Catalogue;
 use crate::lifecycle::{NodeHealth, ReplicaState, ServerState, server::SUSPECT_LIMIT, server::arrival_deadline};
@@ -13,6 +14,7 @@ use crate::reason::{Problem, Reason};
 use crate::snapshot::{Contact, Group, Inventory, Load, Maintenance, Pool, Replica, Server, Site, Snapshot};
 use crate::spending::Accounts;
 use crate::time::{Span, Timestamp};
+use crate::units::Money;
 
 /// The snapshot and what follows from it for every pool.
 #[derive(Debug)]
@@ -25,8 +27,9 @@ pub(crate) struct World<'a> {
     grounds: Rc<[Ground<'a>]>,
     /// Who pays for what.
     pub(crate) accounts: Accounts<'a>,
-    /// What runs at each site.
-    running: BTreeMap<&'a SiteName, Running<'a>>,
+    /// What runs at each site, and where that is.
+    places: BTreeMap<&'a SiteName, usize>,
+    running: Vec<Running<'a>>,
 }
 
 /// What runs at a site.
@@ -51,6 +54,8 @@ pub(crate) struct Ground<'a> {
     pub(crate) hands_off: Option<Problem>,
     /// Why no new replica may be placed here.
     pub(crate) closed: Option<Problem>,
+    /// Cost of the hour of a server that works: lease and energy. `None` if there is no such site.
+    pub(crate) hourly: Option<Money>,
     /// Servers here are waited for although it is closed.
     pub(crate) expects: bool,
     /// Where among the site's Pods those of each server are.
@@ -62,10 +67,21 @@ pub(crate) type Occupant<'a> = (&'a ServerName, &'a PoolId, &'a Replica);
 
 impl<'a> World<'a> {
     pub(crate) fn new(snapshot: &'a Snapshot, now: Timestamp) -> Self {
-        let mut running: BTreeMap<&SiteName, Running> = BTreeMap::new();
+        let mut places: BTreeMap<&SiteName, usize> = BTreeMap::new();
+        let mut running: Vec<Running> = Vec::new();
         for (id, pool) in &snapshot.pools {
+            // A pool's replicas are in the order of their sites.
+            let mut last: Option<(&SiteName, usize)> = None;
             for replica in pool.running.values() {
-                let here = running.entry(&replica.site).or_default();
+                let place = match last {
+                    Some((site, place)) if *site == replica.site => place,
+                    _ => *places.entry(&replica.site).or_insert_with(|| {
+                        running.push(Running::default());
+                        running.len() - 1
+                    }),
+                };
+                last = Some((&replica.site, place));
+                let Some(here) = running.get_mut(place) else { continue };
                 here.pods.push((&replica.server, id, replica));
                 if replica.state == ReplicaState::Ready && replica.silent_since.is_some() {
                     here.silent += 1;
@@ -74,7 +90,7 @@ impl<'a> World<'a> {
                 }
             }
         }
-        for here in running.values_mut() {
+        for here in &mut running {
             here.pods
                 .sort_by_cached_key(|(server, ..)| (head(server.as_str()), *server));
         }
@@ -84,15 +100,18 @@ impl<'a> World<'a> {
             catalogue: Catalogue::builtin(),
             grounds: Rc::default(),
             accounts: Accounts::of(snapshot),
+            places,
             running,
         };
         let grounds = snapshot.groups.iter().map(|(name, group)| {
             let closed = world.why_closed(name);
+            let site = snapshot.sites.get(&group.site);
             Ground {
                 name,
                 head: head(name.as_str()),
                 group,
-                site: snapshot.sites.get(&group.site),
+                site,
+                hourly: site.map(|site| group.pricing.hourly + energy(site, group.power.busy_watts)),
                 hands_off: world.why_hands_off(name),
                 expects: closed.is_some() && world.waits(name),
                 closed,
@@ -109,7 +128,12 @@ impl<'a> World<'a> {
     }
 
     pub(crate) fn ground(&self, name: &GroupName) -> Option<&Ground<'a>> {
-        self.grounds.get(place(&self.grounds, name)?)
+        self.grounds.get(self.place(name)?)
+    }
+
+    /// Where a group is among all.
+    pub(crate) fn place(&self, name: &GroupName) -> Option<usize> {
+        place(&self.grounds, name)
     }
 
     pub(crate) fn group(&self, name: &GroupName) -> Option<(&'a Group, &'a Site)> {
@@ -128,7 +152,11 @@ impl<'a> World<'a> {
 
     /// Every Pod at a site.
     pub(crate) fn pods(&self, site: &SiteName) -> &[Occupant<'a>] {
-        self.running.get(site).map_or(&[], |here| here.pods.as_slice())
+        self.running(site).map_or(&[], |here| here.pods.as_slice())
+    }
+
+    fn running(&self, site: &SiteName) -> Option<&Running<'a>> {
+        self.running.get(*self.places.get(site)?)
     }
 
     fn occupied(&self, group: &Group) -> Vec<Range<usize>> {
@@ -173,7 +201,7 @@ impl<'a> World<'a> {
     /// proves nothing about any of them.
     pub(crate) fn silent(&self, replica: &Replica) -> Option<Timestamp> {
         let since = replica.silent_since?;
-        let here = self.running.get(&replica.site);
+        let here = self.running(&replica.site);
         let way_is_broken = here.is_some_and(|here| here.answering == 0 && here.silent > 1);
         let long = self.now.since(since) >= SILENT_AFTER;
         (replica.state == ReplicaState::Ready && replica.serving && long && !way_is_broken).then_some(since)

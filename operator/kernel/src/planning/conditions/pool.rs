@@ -1,6 +1,7 @@
 //! What to say about a pool.
 
 use std::collections::BTreeSet;
+use std::fmt::{self, Write};
 
 use super::{because, condition};
 use crate::feasibility::LengthSource;
@@ -14,7 +15,7 @@ use crate::planning::figures;
 use crate::planning::grow::Growth;
 use crate::planning::guide::Lead;
 use crate::planning::model::{Counts, Model, total};
-use crate::planning::options::{Options, energy};
+use crate::planning::options::Options;
 use crate::planning::policy::{HELD_LIMIT, MIN_SAMPLES};
 use crate::planning::shrink::Shrinkage;
 use crate::planning::slots::Source;
@@ -47,7 +48,9 @@ pub(crate) fn outlook(world: &World, findings: Findings) -> PoolOutlook {
     let serving = crew.serving();
     let likely = || serving.keys().any(|group| findings.options.choice(group).is_some());
     let known = total(serving) == 0 || likely() || findings.options.choices().next().is_some();
-    let sustainable = known.then(|| sustainable(&findings, serving));
+    let carries = sustainable(&findings, serving);
+    let conditions = conditions(world, &findings, serving, carries);
+    let sustainable = known.then_some(carries);
     let demand = findings.need.rate();
     let current = crew
         .members
@@ -58,7 +61,6 @@ pub(crate) fn outlook(world: &World, findings: Findings) -> PoolOutlook {
         current: u32::try_from(current.count()).unwrap_or(u32::MAX),
         serving: total(serving),
         draining: u32::try_from(crew.of(Standing::Draining).count()).unwrap_or(u32::MAX),
-        by_group: findings.target.clone(),
         demand: demand.map(figures::rate),
         sustainable: sustainable.map(figures::rate),
         utilization: demand
@@ -66,7 +68,8 @@ pub(crate) fn outlook(world: &World, findings: Findings) -> PoolOutlook {
             .and_then(|(demand, sustainable)| utilization(demand, sustainable)),
         hourly: hourly(world, crew),
         held: held(&findings).cloned(),
-        conditions: conditions(world, &findings, serving),
+        conditions,
+        by_group: findings.target,
         memory: findings.memory,
     }
 }
@@ -92,16 +95,21 @@ fn utilization(demand: Rate, sustainable: Rate) -> Option<Fraction> {
 
 /// Leases and energy of the servers that the pool runs on.
 fn hourly(world: &World, crew: &Crew) -> Money {
-    let mut seen = BTreeSet::new();
-    crew.members
+    let mut servers: Vec<_> = crew
+        .members
         .iter()
-        .filter(|member| seen.insert((&member.replica.site, &member.replica.server)))
-        .filter_map(|member| world.group(member.group))
-        .map(|(group, site)| group.pricing.hourly + energy(site, group.power.busy_watts))
-        .sum()
+        .map(|member| (&member.replica.server, &member.replica.site, member.place))
+        .collect();
+    // In the order of the members: of several on the same server the first one counts.
+    servers.sort_by(|left, right| (left.0, left.1).cmp(&(right.0, right.1)));
+    servers.dedup_by(|later, first| (later.0, later.1) == (first.0, first.1));
+    let grounds = servers
+        .into_iter()
+        .filter_map(|(.., place)| world.grounds().get(place?));
+    grounds.filter_map(|ground| ground.hourly).sum()
 }
 
-fn conditions(world: &World, findings: &Findings, serving: &Counts) -> Vec<Condition> {
+fn conditions(world: &World, findings: &Findings, serving: &Counts, sustainable: Rate) -> Vec<Condition> {
     let here = &figures::replicas(serving);
     let stalled = stalled(world, findings);
     let reconciling = if stalled.is_some() {
@@ -109,12 +117,13 @@ fn conditions(world: &World, findings: &Findings, serving: &Counts) -> Vec<Condi
     } else {
         reconciling(findings, serving)
     };
-    let mut conditions = vec![ready(findings, here, stalled.as_ref(), reconciling.as_ref())];
+    let mut conditions = Vec::with_capacity(7);
+    conditions.push(ready(findings, here, stalled.as_ref(), reconciling.as_ref()));
     conditions.extend(reconciling.map(|problem| because(ConditionKind::Reconciling, Truth::True, problem)));
     conditions.extend(stalled.map(|problem| because(ConditionKind::Stalled, Truth::True, problem)));
     conditions.push(objectives(findings));
     conditions.push(budget(world, findings));
-    conditions.push(capacity(findings, serving, here));
+    conditions.push(capacity(findings, serving, sustainable, here));
     conditions.push(metrics(findings));
     conditions
 }
@@ -243,9 +252,9 @@ fn ready(findings: &Findings, here: &str, stalled: Option<&Problem>, reconciling
     if let Some(problem) = stalled.or(reconciling) {
         return because(ConditionKind::Ready, Truth::False, problem.clone());
     }
-    let serve = format!("{here} serve");
+    let serve = sentence(format_args!("{here} serve"));
     let message = match held(findings) {
-        Some(problem) => format!("{serve}; {} ({})", problem.message, problem.reason),
+        Some(problem) => sentence(format_args!("{serve}; {} ({})", problem.message, problem.reason)),
         None if findings.kept > 0 => format!("{serve}; {} drains are over their deadline and wait on", findings.kept),
         None => serve,
     };
@@ -330,7 +339,7 @@ fn budget(world: &World, findings: &Findings) -> Condition {
     condition(kind, truth, reason, message)
 }
 
-fn capacity(findings: &Findings, serving: &Counts, here: &str) -> Condition {
+fn capacity(findings: &Findings, serving: &Counts, sustainable: Rate, here: &str) -> Condition {
     let kind = ConditionKind::CapacityAvailable;
     if let Some(problem) = &findings.growth.short {
         return because(kind, Truth::False, problem.clone());
@@ -340,14 +349,14 @@ fn capacity(findings: &Findings, serving: &Counts, here: &str) -> Condition {
             let message = format!("demand is unknown; {here} serve");
             return condition(kind, Truth::Unknown, Reason::MetricsUnavailable, message);
         }
-        Some(rate) => format!(
+        Some(rate) => sentence(format_args!(
             "{} requests/s of {} sustainable on {here}",
             figures::two(rate.as_per_second()),
-            figures::two(sustainable(findings, serving).as_per_second()),
-        ),
+            figures::two(sustainable.as_per_second()),
+        )),
     };
     let load = match findings.lead {
-        Lead::Planned(guide) => format!("{load}; {}", guide.outlook()),
+        Lead::Planned(guide) => sentence(format_args!("{load}; {}", guide.outlook())),
         Lead::Measured(why) => format!("{load}; decided by measurements alone: {}", why.message),
         Lead::Alone => load,
     };
@@ -386,6 +395,13 @@ fn metrics(findings: &Findings) -> Condition {
             "arrivals and lengths are measured",
         ),
     }
+}
+
+/// A sentence that is said in every pass: written into enough room at once.
+fn sentence(text: fmt::Arguments) -> String {
+    let mut sentence = String::with_capacity(192);
+    let _ = sentence.write_fmt(text);
+    sentence
 }
 
 /// What is planned with while lengths are not measured, and what they say that may not come true.

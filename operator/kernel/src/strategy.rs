@@ -39,6 +39,7 @@ mod bound;
 pub mod burn;
 pub mod bursts;
 mod course;
+mod cuts;
 mod divided;
 pub mod due;
 pub mod dwell;
@@ -53,6 +54,7 @@ mod money;
 mod parts;
 pub mod past;
 mod ranking;
+mod shared;
 mod solve;
 mod sweep;
 

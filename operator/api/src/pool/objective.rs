@@ -21,7 +21,8 @@ pub struct Objective {
     /// The bound on one request. Example: `10s`, or `250ms` between tokens.
     #[schemars(schema_with = "schema::positive_duration")]
     pub threshold: Duration,
-    /// The objective holds in every window of this length. Example: `1h`. Default: 24h.
+    /// The objective holds in every window of this length. Windows follow each other from the start of 1970 in UTC on: those of 24h begin at
+    /// midnight, those of 168h on Thursdays. Example: `1h`. Default: 24h.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::positive_duration")]
     pub window: Option<Duration>,

@@ -393,7 +393,7 @@ fn a_second_folder_changes_the_first_and_other_kinds_are_ignored() {
         "namespace.yaml",
         "apiVersion: v1\nkind: Namespace\nmetadata: {name: assistants}\n",
     );
-    for variant in ["window-1h", "window-week", "survive-server", "weighted"] {
+    for variant in ["window-1h", "window-week", "survive-server", "weighted", "launch"] {
         let folder = scenario(variant);
         bench
             .run(&[

@@ -14,6 +14,9 @@
 //! # How bursts scale
 //! Twice the rate does not have twice the bursts: deviations grow as a power of the rate, between 0 (they come on top) and 1 (they are
 //! proportional), fitted to the sample; independent arrivals have ½.
+//!
+//! One power says little of how a quiet night differs from a busy noon: the burn at a rate is a mean over the sample in which counts from
+//! around similar rates weigh most.
 
 mod counts;
 
@@ -40,6 +43,8 @@ const RENEWED: Span = Span::from_hours(1);
 const FIVE_MINUTES: usize = 20;
 /// Up to this load a queue is in its steady state within minutes; beyond, backlogs say more than the curve.
 const STEADY_UP_TO: f64 = 0.85;
+/// At this distance between the logarithms of two rates, what was seen around one counts a quarter for the other.
+const SIMILAR: f64 = 0.9;
 /// The load that the latency between tokens goes by is taken over so many counts.
 const TOKENS_OVER: f64 = 4.0;
 
@@ -142,17 +147,43 @@ fn points(counts: &Counts) -> Vec<Option<(f64, f64)>> {
     points.collect()
 }
 
-/// By how much each count deviates from the mean around it, as a share of rate^exponent; `None` is a gap.
-fn deviations(points: Vec<Option<(f64, f64)>>, exponent: f64) -> Vec<Option<f64>> {
-    let deviation = |(relative, rate): (f64, f64)| (relative - 1.0) * libm::pow(rate, 1.0 - exponent);
+/// How a count differs from the mean around it.
+#[derive(Clone, Copy, Debug)]
+struct Deviation {
+    /// As a share of rate^exponent.
+    share: f64,
+    /// Logarithm of the rate around it, in requests/s.
+    log_rate: f64,
+}
+
+impl Deviation {
+    /// What it counts for at another rate.
+    fn weight(&self, log_rate: f64) -> f64 {
+        let distance = (self.log_rate - log_rate) / SIMILAR;
+        let near = 1.0 + distance * distance;
+        1.0 / (near * near)
+    }
+}
+
+/// By how much each count deviates from the mean around it; `None` is a gap.
+fn deviations(points: Vec<Option<(f64, f64)>>, exponent: f64) -> Vec<Option<Deviation>> {
+    let deviation = |(relative, rate): (f64, f64)| Deviation {
+        share: (relative - 1.0) * libm::pow(rate, 1.0 - exponent),
+        log_rate: libm::log(rate),
+    };
     points.into_iter().map(|point| point.map(deviation)).collect()
 }
 
 /// The mean of five minutes that is exceeded one time in ten.
-fn high(deviations: &[Option<f64>]) -> f64 {
+fn high(deviations: &[Option<Deviation>]) -> f64 {
     let mut means: Vec<f64> = deviations
         .chunks_exact(FIVE_MINUTES)
-        .filter_map(|chunk| chunk.iter().copied().sum::<Option<f64>>())
+        .filter_map(|chunk| {
+            chunk
+                .iter()
+                .map(|deviation| deviation.map(|by| by.share))
+                .sum::<Option<f64>>()
+        })
         .map(|sum| sum / FIVE_MINUTES as f64)
         .collect();
     if means.is_empty() {
@@ -211,13 +242,14 @@ impl Sample {
     /// Burn per request at a mean `load` of servers that finish `capacity` requests/s.
     fn at(
         &self,
-        deviations: &[Option<f64>],
+        deviations: &[Option<Deviation>],
         load: f64,
         capacity: f64,
         steady: &SteadyBurn,
         objectives: &[[f64; LOADS.len()]],
     ) -> f64 {
         let rate = load * capacity;
+        let log_rate = libm::log(rate);
         let bin = BIN.as_secs_f64();
         let (mut backlog, mut smooth, mut requests) = (0.0_f64, load, 0.0);
         let mut burnt = vec![0.0; steady.missed.len()];
@@ -228,12 +260,13 @@ impl Sample {
                 (backlog, smooth) = (0.0, load);
                 continue;
             };
-            let arrivals = (1.0 + deviation * scale).max(0.0);
+            let arrivals = (1.0 + deviation.share * scale).max(0.0);
             let before = backlog;
             backlog = (backlog + (arrivals * load - 1.0) * bin).max(0.0);
             let busy = if backlog > 0.0 { 1.0 } else { (arrivals * load).min(1.0) };
             smooth += (busy - smooth) / TOKENS_OVER;
-            requests += arrivals;
+            let weight = arrivals * deviation.weight(log_rate);
+            requests += weight;
             for ((sum, table), missed) in burnt.iter_mut().zip(objectives).zip(&steady.missed) {
                 let each = match missed.patience_s {
                     Some(patience_s) => {
@@ -242,7 +275,7 @@ impl Sample {
                     }
                     None => interpolate(table, smooth),
                 };
-                *sum += each * arrivals;
+                *sum += each * weight;
             }
         }
         let most = burnt.iter().fold(0.0_f64, |most, burn| most.max(*burn));

@@ -5,9 +5,10 @@ use std::ops::Range;
 
 use super::Unit;
 use super::course::Course;
+use super::cuts::shorter;
 use super::grid::Term;
 use super::solve::{Candidate, violation};
-use super::sweep::{Solver, shorter};
+use super::sweep::Solver;
 
 /// Prices that are tried, as a share of those of the plan.
 const FACTORS: [f64; 5] = [1.0, 0.85, 1.2, 0.6, 1.6];

@@ -9,7 +9,8 @@
 //! first. Which one that is does not depend on how much there is to spend, so that with more money a pool never does worse.
 
 use super::course::Course;
-use super::grid::{Stretch, Term};
+use super::cuts::shorter;
+use super::grid::Term;
 use super::solve::{Candidate, violation};
 use super::sweep::{Solver, Standing};
 use super::{Problem, Unit};
@@ -161,11 +162,10 @@ fn do_without(solver: &mut Solver, standing: &mut Standing, purse: Purse) -> Opt
             if before <= 1e-9 {
                 continue;
             }
-            for terms in less(solver, class, unit, &standing.courses[class][unit].terms) {
+            let kind = solver.problem.classes[class].units[unit];
+            for terms in shorter(&solver.grid, class, kind, &standing.courses[class][unit].terms) {
                 let burnt: f64 = standing.burnt.iter().flatten().sum();
-                let cost = solver
-                    .grid
-                    .total(class, solver.problem.classes[class].units[unit], &terms);
+                let cost = solver.grid.total(class, kind, &terms);
                 let course = Course { terms, cost };
                 let kept = solver.replace(standing, class, unit, course.clone());
                 let missed = standing.burnt.iter().flatten().sum::<f64>() - burnt;
@@ -191,35 +191,4 @@ fn do_without(solver: &mut Solver, standing: &mut Standing, purse: Purse) -> Opt
     let cut = least?;
     solver.replace(standing, cut.class, cut.unit, cut.course);
     Some(cut.saved)
-}
-
-/// Courses that pay for less: without one of the terms, or with one cut to half of what is beyond its minimum, or to nothing beyond it.
-fn less(solver: &Solver, class: usize, unit: usize, terms: &[Term]) -> Vec<Vec<Term>> {
-    let kind = solver.problem.classes[class].units[unit];
-    let mut found = Vec::new();
-    for (index, term) in terms.iter().enumerate() {
-        let shortest = if term.given {
-            match kind {
-                Unit::Fixed { .. } => continue,
-                _ => solver.grid.given(kind).map_or(term.to(), |given| given.to()),
-            }
-        } else {
-            let mut without = terms.to_vec();
-            without.remove(index);
-            found.push(without);
-            solver.grid.leased(class, term.from).to()
-        };
-        for to in [
-            shortest,
-            usize::midpoint(shortest, term.to()),
-            term.to().saturating_sub(1),
-        ] {
-            if (shortest..term.to()).contains(&to) {
-                let mut cut = terms.to_vec();
-                cut[index].serves = Stretch { to, ..term.serves };
-                found.push(cut);
-            }
-        }
-    }
-    found
 }

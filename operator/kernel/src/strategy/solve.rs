@@ -2,12 +2,11 @@
 
 use super::assignment::Assignment;
 use super::bound::Relaxation;
-use super::course::Course;
 use super::grid::Term;
 use super::local::Local;
-use super::market::Market;
 use super::money::{afford, spent};
 use super::parts::size;
+use super::shared;
 use super::sweep::{Solver, Standing};
 use super::{Burnt, Class, LONG_LEASE_S, Problem, Shortfall, StrategicPlan, Unit};
 
@@ -56,7 +55,7 @@ impl Effort {
 }
 
 /// Problems up to this size are given all the work that they are allowed; see [`size`].
-const SMALL: usize = 40_000;
+pub(super) const SMALL: usize = 40_000;
 
 impl Effort {
     /// The same for problems of this [`size`]: the larger it is, the less often everything is gone through. No problem takes much more than
@@ -123,7 +122,7 @@ impl Candidate {
 pub(super) fn whole(problem: &Problem, prices: Option<&[Vec<f64>]>, effort: Effort) -> StrategicPlan {
     let mut solver = Solver::new(problem);
     if problem.pools.len() > 1 {
-        return shared(&mut solver, effort);
+        return shared::plan(&mut solver, effort);
     }
     let prices = start(&solver, prices);
     let mut divided = Relaxation::new(&solver, &prices);
@@ -180,51 +179,11 @@ pub(super) fn whole(problem: &Problem, prices: Option<&[Vec<f64>]>, effort: Effo
     }
 }
 
-/// A good plan for pools that share servers.
-fn shared(solver: &mut Solver, effort: Effort) -> StrategicPlan {
-    let problem = solver.problem;
-    let mut market = Market::new(solver);
-    market.improve(solver, effort.bounds);
-    let mut frozen = Vec::new();
-    for class in 0..problem.classes.len() {
-        let count = whole_number(market.fresh(class).round());
-        frozen.extend(taken(problem, class, market.rounded(class, count)));
-    }
-    let whole: Vec<usize> = (0..problem.classes.len())
-        .filter(|&class| is_long(&problem.classes[class]))
-        .collect();
-    // One that is cheap and nearly holds may be better, once it does, than one that holds already.
-    let complete = |solver: &mut Solver, mut plan: Candidate| {
-        mend(solver, &mut plan, effort.bounds / 4, effort.turns);
-        rescue(solver, &mut plan);
-        Local::new(solver, &whole, effort.swaps).improve(&mut plan, effort.trims);
-        plan
-    };
-    let found = follow(solver, &market.prices, &frozen, effort.bounds / 2);
-    let mut best = complete(solver, found);
-    if size(problem) <= SMALL {
-        for frozen in [&frozen[..], &[]] {
-            let found = search(solver, &market.prices, frozen, effort);
-            let tried = complete(solver, found);
-            if tried.beats(&best, solver) {
-                best = tried;
-            }
-        }
-    }
-    let forgone = afford(solver, &mut best);
-    solver.settle(&mut best.standing);
-    let cost = best.standing.cost;
-    StrategicPlan {
-        forgone,
-        ..finish(solver, best, market.best.clamp(0.0, cost))
-    }
-}
-
-fn is_long(class: &Class) -> bool {
+pub(super) fn is_long(class: &Class) -> bool {
     class.hourly > 0.0 && class.minimum_lease_s >= LONG_LEASE_S
 }
 
-fn whole_number(count: f64) -> usize {
+pub(super) fn whole_number(count: f64) -> usize {
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
@@ -240,7 +199,11 @@ fn freeze(problem: &Problem, divided: &Relaxation, class: usize, count: f64) -> 
 }
 
 /// The first units that are as these, on their courses.
-fn taken(problem: &Problem, class: usize, courses: Vec<(Unit, Vec<Term>)>) -> Vec<(usize, usize, Vec<Term>)> {
+pub(super) fn taken(
+    problem: &Problem,
+    class: usize,
+    courses: Vec<(Unit, Vec<Term>)>,
+) -> Vec<(usize, usize, Vec<Term>)> {
     let mut taken = vec![false; problem.classes[class].units.len()];
     let mut frozen = Vec::new();
     for (unit, terms) in courses {
@@ -253,64 +216,13 @@ fn taken(problem: &Problem, class: usize, courses: Vec<(Unit, Vec<Term>)>) -> Ve
     frozen
 }
 
-/// Servers take turns while prices follow the budgets, a little at a time.
-fn follow(solver: &mut Solver, start: &[Vec<f64>], frozen: &[(usize, usize, Vec<Term>)], rounds: u32) -> Candidate {
-    let problem = solver.problem;
-    let mut prices = start.to_vec();
-    for (pool, prices) in prices.iter_mut().enumerate() {
-        let ceiling = solver.ceilings[pool];
-        for price in prices {
-            *price = if *price < ceiling {
-                price.max(ceiling / 10_000.0)
-            } else {
-                outbids(problem, pool) * ceiling
-            };
-        }
-    }
-    solver.price(&prices);
-    let mut standing = solver.sunk();
-    solver.assign_all(&mut standing, frozen);
-    let mut now = Candidate {
-        violation: violation(problem, &standing.burnt),
-        standing,
-        prices,
-    };
-    let mut best = now.clone();
-    let mut pace = FOLLOW_PACE;
-    for _ in 0..rounds {
-        solver.price(&now.prices);
-        solver.turn(&mut now.standing);
-        now.violation = violation(problem, &now.standing.burnt);
-        if now.beats(&best, solver) {
-            best = now.clone();
-        }
-        for (pool, demand) in problem.pools.iter().enumerate() {
-            let ceiling = solver.ceilings[pool];
-            for (window, spec) in demand.windows.iter().enumerate() {
-                let ratio = if spec.budget > 0.0 {
-                    now.standing.burnt[pool][window] / spec.budget
-                } else {
-                    3.0
-                };
-                let price = &mut now.prices[pool][window];
-                *price = (*price * libm::pow((ratio * MARGIN).clamp(0.3, 20.0), pace))
-                    .clamp(ceiling * 1e-9, ceiling * outbids(problem, pool));
-            }
-        }
-        pace *= FOLLOW_SLOWER;
-    }
-    best
-}
-
-/// How fast prices follow at first, and by how much slower from round to round.
-const FOLLOW_PACE: f64 = 0.8;
-const FOLLOW_SLOWER: f64 = 0.95;
-
-/// Servers are whole: prices aim at a little less burn than budgets allow.
-const MARGIN: f64 = 1.1;
-
 /// Moves prices from `start` on until every budget is just held by servers that take turns.
-fn search(solver: &mut Solver, start: &[Vec<f64>], frozen: &[(usize, usize, Vec<Term>)], effort: Effort) -> Candidate {
+pub(super) fn search(
+    solver: &mut Solver,
+    start: &[Vec<f64>],
+    frozen: &[(usize, usize, Vec<Term>)],
+    effort: Effort,
+) -> Candidate {
     let problem = solver.problem;
     let mut prices = start.to_vec();
     let bracket = Bracket {
@@ -352,7 +264,7 @@ fn search(solver: &mut Solver, start: &[Vec<f64>], frozen: &[(usize, usize, Vec<
 }
 
 /// Raises the price of every window whose budget does not hold yet, until it does or nothing more is worth its price.
-fn mend(solver: &mut Solver, best: &mut Candidate, rounds: u32, turns: u32) {
+pub(super) fn mend(solver: &mut Solver, best: &mut Candidate, rounds: u32, turns: u32) {
     let mut now = best.clone();
     for _ in 0..rounds {
         let mut raised = false;
@@ -381,49 +293,7 @@ fn mend(solver: &mut Solver, best: &mut Candidate, rounds: u32, turns: u32) {
     }
 }
 
-/// Adds servers for pools whose windows do not hold yet, each for one pool alone, at a price that rises until they do.
-fn rescue(solver: &mut Solver, best: &mut Candidate) {
-    let problem = solver.problem;
-    let mut order: Vec<usize> = (0..problem.pools.len()).collect();
-    order.sort_by_key(|&pool| problem.pools[pool].rank);
-    for pool in order {
-        let users: Vec<(usize, f64)> = (0..problem.classes.len())
-            .filter_map(|class| Some((class, problem.classes[class].capacity[pool]?)))
-            .collect();
-        for (window, spec) in problem.pools[pool].windows.iter().enumerate() {
-            let mut price = best.prices[pool][window].max(solver.ceilings[pool] * 1e-3);
-            while best.standing.burnt[pool][window] > spec.budget && price < solver.ceilings[pool] {
-                let mut most: Option<(f64, usize, usize, Course)> = None;
-                for &(class, each) in &users {
-                    let idle = |unit: &usize| {
-                        let off = matches!(problem.classes[class].units[*unit], Unit::Off { .. });
-                        off && best.standing.courses[class][*unit].terms.is_empty()
-                    };
-                    let Some(unit) = (0..problem.classes[class].units.len()).find(idle) else {
-                        continue;
-                    };
-                    let (course, gain) = solver.respond_to(&best.standing, class, unit, (pool, each), price);
-                    if gain > 1e-9 && most.as_ref().is_none_or(|(most, ..)| gain > *most) {
-                        most = Some((gain, class, unit, course));
-                    }
-                }
-                let Some((_, class, unit, course)) = most else {
-                    price *= DEARER;
-                    continue;
-                };
-                solver.serve(pool);
-                solver.place(&mut best.standing, class, unit, course);
-            }
-            best.prices[pool][window] = price.min(solver.ceilings[pool]);
-        }
-    }
-    best.violation = violation(problem, &best.standing.burnt);
-}
-
-/// By how much a burnt request costs more when at its price nothing is worth adding.
-const DEARER: f64 = 1.2;
-
-fn finish(solver: &Solver, best: Candidate, bound: f64) -> StrategicPlan {
+pub(super) fn finish(solver: &Solver, best: Candidate, bound: f64) -> StrategicPlan {
     let problem = solver.problem;
     let windows = problem.pools.iter().zip(&best.standing.burnt).map(|(pool, burnt)| {
         let of = |(window, &expected): (&super::Window, &f64)| Burnt {
@@ -560,7 +430,7 @@ fn excess(solver: &Solver, burnt: &[Vec<f64>]) -> f64 {
 }
 
 /// Where servers run out, those who are served first outbid the others by so much.
-fn outbids(problem: &Problem, pool: usize) -> f64 {
+pub(super) fn outbids(problem: &Problem, pool: usize) -> f64 {
     let last = problem.pools.iter().map(|pool| pool.rank).max().unwrap_or(0);
     weight(problem.pools[pool].rank) / weight(last)
 }

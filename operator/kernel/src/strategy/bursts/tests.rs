@@ -68,6 +68,24 @@ fn whether_bursts_grow_with_the_rate_is_learnt() {
 }
 
 #[test]
+fn what_a_rate_burns_is_told_by_bursts_around_similar_rates() {
+    // Nights at 0.2 requests/s with bursts, days at 4 requests/s without.
+    let counts = |index: u64| match index {
+        0..2_880 if index % 240 < 4 => 30,
+        0..2_880 => 3,
+        _ => 60,
+    };
+    let bursts = recorded((0..5_760).map(counts));
+    let steady = |capacity: f64| SteadyBurn {
+        anchors: vec![(capacity, vec![[0.0; LOADS.len()]])],
+        ..patient()
+    };
+    let sample = bursts.sample().unwrap();
+    let [night, day] = [0.3, 6.0].map(|capacity| sample.burn(&steady(capacity)).unwrap().at(0.7 * capacity, capacity));
+    assert!(night > 1.0 && day < 0.1, "{night} by night, {day} by day");
+}
+
+#[test]
 fn too_little_is_no_sample_and_a_gap_is_no_lull() {
     assert!(recorded(vec![10; 200]).sample().is_none());
     let mut gap = bursting(1);

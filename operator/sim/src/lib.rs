@@ -18,6 +18,7 @@
 //! | [`report`] | results as JSON, as a table, and as a page to look at |
 //! | [`timeline`] | what happened in buckets of time, for reports |
 
+mod backlog;
 mod histogram;
 pub mod lengths;
 pub mod machines;

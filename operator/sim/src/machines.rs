@@ -5,6 +5,8 @@ use pomarium_kernel::engine::{RequestId, StepTimes, TooLong};
 use pomarium_kernel::performance::Performance;
 use pomarium_kernel::time::Span;
 
+use crate::backlog::Backlog;
+
 /// What a group's machines have in common.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GroupModel {
@@ -99,6 +101,8 @@ pub struct Machine {
     pub(crate) due_ms: i64,
     /// Its engine; its clock counts from the simulation's start.
     engine: SkippingEngine,
+    /// Requests that were sent here and that the engine does not know of yet: only when it has as many waiting as it can admit at once.
+    pub(crate) backlog: Backlog,
     /// Requests that were sent here and have not ended.
     pub(crate) requests: u32,
     /// Their estimated work, in ns.
@@ -121,6 +125,7 @@ impl Machine {
             ordinal,
             due_ms: leased_ms,
             engine: SkippingEngine::new(model.times),
+            backlog: Backlog::default(),
             requests: 0,
             outstanding_ns: 0,
             version: 0,
@@ -142,6 +147,21 @@ impl Machine {
 
     pub(crate) fn engine(&self) -> &SkippingEngine {
         &self.engine
+    }
+
+    /// Whether its engine could ever hold such a request.
+    pub(crate) fn fits(&self, prompt: u32, output: u32) -> bool {
+        self.engine.fits(prompt, output)
+    }
+
+    /// Whether its engine needs to know of more requests: it admits at most a whole batch at once, and only from the head of its queue.
+    pub(crate) fn has_room(&self) -> bool {
+        self.engine.queued() < self.engine.times().max_batch.max(1) as usize
+    }
+
+    /// Whether another request waits behind what the engine knows of.
+    pub(crate) fn is_backed_up(&self) -> bool {
+        !self.backlog.is_empty() || !self.has_room()
     }
 
     pub(crate) fn submit(&mut self, at_ns: u64, id: RequestId, prompt: u32, output: u32) -> Result<(), TooLong> {

@@ -173,3 +173,44 @@ fn bucket(value_ms: f64) -> usize {
 fn bucket_middle_ms(bucket: usize) -> f64 {
     BUCKET_GROWTH.powf(bucket as f64 + 0.5)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use pomarium_kernel::time::Span;
+    use pomarium_kernel::units::Fraction;
+
+    use super::*;
+
+    #[test]
+    fn the_value_is_exact_to_half_a_percent_and_shares_are_exact() {
+        for percentile in [0.5, 0.9, 0.95, 0.99] {
+            let mut scorer = Scorer::new(Objective {
+                metric: Metric::TimeToFirstToken,
+                percentile: Fraction::new(percentile),
+                threshold: Span::from_millis(3_000),
+                window: Span::from_hours(1),
+            });
+            // Values from 2 ms to an hour, each a little above the one before.
+            let value_ms = |index: u32| 2.0 * 1.001_44_f64.powi(index.cast_signed());
+            for index in 0..10_000 {
+                scorer.answered(&Answered {
+                    arrival_ms: u64::from(index * 7_919 % 10_000) * 1_000,
+                    ttft_ms: value_ms(index),
+                    itl_ms: None,
+                });
+            }
+            let score = scorer.score();
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an index")]
+            let exact = value_ms((percentile * 10_000.0).ceil() as u32 - 1) / 1e3;
+            let value = score.value_seconds.unwrap();
+            assert!(
+                (value / exact - 1.0).abs() < 0.005,
+                "p{percentile}: {value} and {exact}"
+            );
+            let within = (0..10_000).filter(|index| value_ms(*index) <= 3_000.0).count();
+            assert!((score.attainment - within as f64 / 1e4).abs() < 1e-12);
+        }
+    }
+}

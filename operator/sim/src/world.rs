@@ -2,7 +2,8 @@
 //!
 //! Discrete events, exact to the nanosecond within an engine and to the millisecond elsewhere. At one moment things
 //! happen in this order: iterations end, machines and replicas become ready or fail, requests arrive, the policy
-//! decides. The same input gives the same bytes, and memory does not grow with the length of the trace.
+//! decides. The same input gives the same bytes, and memory does not grow with the length of the trace: only with what waits for an
+//! answer.
 
 mod accounts;
 mod commands;
@@ -15,12 +16,12 @@ mod scenario;
 mod tests;
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::BinaryHeap;
 
-use pomarium_kernel::engine::RequestId;
 use pomarium_kernel::engine::skipping::Finished;
 use pomarium_kernel::random::SplitMix;
 
+use crate::backlog::Backlog;
 use crate::machines::{Machine, Paid, Phase, Slots};
 use crate::schedule::{Schedule, ScheduleEvent};
 use crate::score::{Requests, Scorer};
@@ -45,7 +46,9 @@ pub struct World<'a> {
     serving: Vec<usize>,
     slots: Slots,
     /// Requests that wait because none serves.
-    queue: VecDeque<RequestId>,
+    queue: Backlog,
+    /// Requests without an answer.
+    in_flight: usize,
     slab: Vec<InFlight>,
     free: Vec<usize>,
     due: BinaryHeap<Reverse<(u64, Due)>>,
@@ -84,7 +87,8 @@ impl<'a> World<'a> {
             live: Vec::new(),
             serving: Vec::new(),
             slots: Slots::new(&scenario.groups),
-            queue: VecDeque::new(),
+            queue: Backlog::default(),
+            in_flight: 0,
             slab: Vec::new(),
             free: Vec::new(),
             due: BinaryHeap::new(),

@@ -116,6 +116,11 @@ impl SkippingEngine {
         self.busy_ns
     }
 
+    /// Whether a request is within what it can hold at all.
+    pub fn fits(&self, prompt: u32, output: u32) -> bool {
+        u64::from(prompt.max(1)) + u64::from(output.max(1)) <= self.times.kv_tokens
+    }
+
     /// Puts a request at the end of the queue at `at_ns`, up to which the engine has been advanced.
     /// `output` counts at least one token, and so does `prompt`.
     pub fn submit(&mut self, at_ns: u64, request: RequestId, prompt: u32, output: u32) -> Result<(), TooLong> {
@@ -124,7 +129,7 @@ impl SkippingEngine {
             prompt: prompt.max(1),
             output: output.max(1),
         };
-        if waiting.context() > self.times.kv_tokens {
+        if !self.fits(prompt, output) {
             return Err(TooLong {
                 context: waiting.context(),
                 kv_tokens: self.times.kv_tokens,

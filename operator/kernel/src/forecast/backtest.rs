@@ -7,6 +7,8 @@
 mod stored;
 
 use std::collections::VecDeque;
+use std::num::NonZeroU16;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -14,7 +16,7 @@ use super::Event;
 use super::decomposition::Decomposition;
 use super::history::History;
 use super::models::{AsOf, MODELS, Model, SINGLE};
-use super::packing::short;
+use super::packing::single;
 use super::regression::Regression;
 use super::spread::{Coverage, Offsets, Residuals, prior_deviation};
 use super::view::{PER_HOUR, Stretch, View};
@@ -99,20 +101,20 @@ const LONGEST_CATCH_UP: i64 = 576;
 /// loss), so that no error needs to be kept.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Skill {
-    weight: f64,
-    loss: f64,
-    scale: f64,
-    offsets: [f64; 5],
+    weight: f32,
+    loss: f32,
+    scale: f32,
+    offsets: [f32; 5],
 }
 
 impl Skill {
     fn new(hours: f64) -> Self {
-        let scale = short(prior_deviation(hours));
+        let scale = single(prior_deviation(hours));
         Self {
             weight: 0.0,
             loss: 0.0,
             scale,
-            offsets: SCORED_NORMAL.map(|normal| short(normal * scale)),
+            offsets: SCORED_NORMAL.map(|normal| single(normal * f64::from(scale))),
         }
     }
 
@@ -120,24 +122,27 @@ impl Skill {
         let miss = (actual - expected).clamp(-5.0, 5.0);
         let seen = libm::expm1(actual);
         let mut loss = 0.0;
-        for (level, offset) in SCORED.iter().zip(&mut self.offsets) {
-            loss += pinball(*level, libm::expm1(expected + *offset).max(0.0), seen);
-            let side = if miss < *offset { level - 1.0 } else { *level };
-            *offset = short(*offset + 0.15 * self.scale * side);
+        let scale = f64::from(self.scale);
+        for (level, stored) in SCORED.iter().zip(&mut self.offsets) {
+            let offset = f64::from(*stored);
+            loss += pinball(*level, libm::expm1(expected + offset).max(0.0), seen);
+            let side = if miss < offset { level - 1.0 } else { *level };
+            *stored = single(offset + 0.15 * scale * side);
         }
-        self.scale = short((forgetting * self.scale + (1.0 - forgetting) * miss.abs()).max(0.005));
-        self.weight = short(forgetting * self.weight + 1.0);
-        self.loss = short(forgetting * self.loss + loss / SCORED.len() as f64);
+        self.scale = single((forgetting * scale + (1.0 - forgetting) * miss.abs()).max(0.005));
+        self.weight = single(forgetting * f64::from(self.weight) + 1.0);
+        self.loss = single(forgetting * f64::from(self.loss) + loss / SCORED.len() as f64);
     }
 
     fn numbers(&self) -> [f64; 8] {
         let mut numbers = [0.0; 8];
         numbers[..3].copy_from_slice(&[self.weight, self.loss, self.scale]);
         numbers[3..].copy_from_slice(&self.offsets);
-        numbers
+        numbers.map(f64::from)
     }
 
-    fn of_numbers([weight, loss, scale, offsets @ ..]: [f64; 8]) -> Self {
+    fn of_numbers(numbers: [f64; 8]) -> Self {
+        let [weight, loss, scale, offsets @ ..] = numbers.map(single);
         Self {
             weight,
             loss,
@@ -147,7 +152,8 @@ impl Skill {
     }
 
     fn mean_loss(&self) -> Option<f64> {
-        (self.weight >= ENOUGH).then(|| self.loss / self.weight)
+        let weight = f64::from(self.weight);
+        (weight >= ENOUGH).then(|| f64::from(self.loss) / weight)
     }
 }
 
@@ -160,29 +166,53 @@ pub(crate) fn pinball(level: f64, quantile: f64, actual: f64) -> f64 {
     }
 }
 
-/// A forecast whose time has not come.
+/// A forecast whose time has not come. A thousand pools have a hundred thousand of them.
 ///
-/// Forecasts are in thousandths of `ln(1 + y)`.
+/// Bounds are in thousandths of `ln(1 + y)`, as what is expected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Pending {
     at: i64,
-    models: [Option<i64>; MODELS],
-    given: i64,
-    low: i64,
-    ninety: i64,
-    high: i64,
+    models: [Option<Expected>; MODELS],
+    given: Expected,
+    low: i32,
+    ninety: i32,
+    high: i32,
+}
+
+/// What is expected, in thousandths of `ln(1 + y)`: one more than it is, so that there is room for `None`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Expected(NonZeroU16);
+
+impl Expected {
+    /// `None` if no forecast can be so low or so high.
+    fn new(thousandths: i64) -> Option<Self> {
+        let stored = u16::try_from(thousandths.checked_add(1)?).ok()?;
+        NonZeroU16::new(stored).map(Self)
+    }
+
+    fn of(number: f64) -> Self {
+        Self::new(i64::from(thousandths(number.clamp(0.0, MOST_LOG)))).unwrap_or(Self(NonZeroU16::MIN))
+    }
+
+    fn thousandths(self) -> i32 {
+        i32::from(self.0.get()) - 1
+    }
+
+    fn get(self) -> f64 {
+        of_thousandths(self.thousandths())
+    }
 }
 
 /// More than any horizon keeps.
 const LONGEST_PENDING: usize = 1_000;
 
 #[expect(clippy::cast_possible_truncation, reason = "logarithms of demand are below 100")]
-fn thousandths(number: f64) -> i64 {
-    (number * 1_000.0).round() as i64
+fn thousandths(number: f64) -> i32 {
+    (number * 1_000.0).round() as i32
 }
 
-fn of_thousandths(thousandths: i64) -> f64 {
-    thousandths as f64 / 1_000.0
+fn of_thousandths(thousandths: i32) -> f64 {
+    f64::from(thousandths) / 1_000.0
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -202,8 +232,9 @@ struct Band {
 #[serde(try_from = "stored::Packed", into = "stored::Packed")]
 pub struct Backtest {
     boundary: Option<i64>,
-    bands: Vec<Band>,
-    fitted: Option<Decomposition>,
+    /// Shared with copies until a bucket is complete.
+    bands: Arc<Vec<Band>>,
+    fitted: Option<Arc<Decomposition>>,
 }
 
 impl Default for Backtest {
@@ -243,7 +274,7 @@ impl Backtest {
         };
         Self {
             boundary: None,
-            bands: HORIZONS.iter().map(band).collect(),
+            bands: Arc::new(HORIZONS.iter().map(band).collect()),
             fitted: None,
         }
     }
@@ -260,7 +291,7 @@ impl Backtest {
             Some(boundary) if boundary <= end => (boundary + 1).max(known),
             Some(_) => {
                 // The clock was set back: what was said about times that have not come is void.
-                for band in &mut self.bands {
+                for band in Arc::make_mut(&mut self.bands) {
                     band.pending.retain(|pending| pending.at <= end);
                 }
                 self.boundary = Some(end);
@@ -280,7 +311,7 @@ impl Backtest {
 
     fn step(&mut self, view: &View, at: i64) {
         let mut made = AsOfCache::default();
-        for (band, horizon) in self.bands.iter_mut().zip(&HORIZONS) {
+        for (band, horizon) in Arc::make_mut(&mut self.bands).iter_mut().zip(&HORIZONS) {
             while band
                 .pending
                 .front()
@@ -292,7 +323,7 @@ impl Backtest {
             }
         }
         if at.rem_euclid(PER_HOUR) == 0 {
-            self.fitted = Decomposition::fit(view, at);
+            self.fitted = Decomposition::fit(view, at).map(Arc::new);
         }
         if HORIZONS.iter().all(|horizon| at.rem_euclid(horizon.every) != 0) {
             return;
@@ -310,10 +341,13 @@ impl Backtest {
                 continue;
             };
             let offsets = &all_offsets[index];
-            self.bands[index].pending.push_back(Pending {
+            let pending = &mut Arc::make_mut(&mut self.bands)[index].pending;
+            // Soon there is one that goes for each that comes.
+            pending.reserve_exact(1);
+            pending.push_back(Pending {
                 at,
-                models: models.map(|expected| expected.map(thousandths)),
-                given: thousandths(given),
+                models: models.map(|expected| expected.map(Expected::of)),
+                given: Expected::of(given),
                 // Outwards: what comes exactly as forecast is inside.
                 low: thousandths(given + offsets.low()) - 1,
                 ninety: thousandths(given + offsets.ninety()) + 1,
@@ -328,7 +362,7 @@ impl Backtest {
         for (expectation, model) in all.iter_mut().zip(Model::ALL) {
             *expectation = match model {
                 Model::Regression => self.bands[band].regression.expects(as_of, stretch),
-                model => as_of.expects(model, stretch, self.fitted.as_ref()),
+                model => as_of.expects(model, stretch, self.fitted.as_deref()),
             }
             .map(|value| value.clamp(0.0, MOST_LOG));
         }
@@ -437,13 +471,13 @@ impl Band {
         let [of_losses, of_regression] = horizon.half_lives.map(|samples| libm::exp2(-1.0 / samples));
         for (expected, skill) in pending.models.iter().zip(&mut self.skills) {
             if let Some(expected) = expected {
-                skill.score(of_thousandths(*expected), actual, of_losses);
+                skill.score(expected.get(), actual, of_losses);
             }
         }
         let as_of = made.get(view, pending.at);
         self.regression
             .learn(as_of, target, actual, horizon.hours(), of_regression);
-        self.residuals.push(actual - of_thousandths(pending.given));
+        self.residuals.push(actual - pending.given.get());
         let [low, ninety, high] = [pending.low, pending.ninety, pending.high].map(of_thousandths);
         self.coverage.push(actual, low, ninety, high);
     }

@@ -4,7 +4,7 @@
 //! 2021, arXiv:2107.13462; the crate `stlrs`). The seasons go on as they were last; what remains is smoothed exponentially
 //! with the constant that forecasts one step best (`stlf` of Hyndman and Athanasopoulos, *Forecasting*, 3rd ed., 12.1).
 
-use super::packing::{DecodeError, Reader, Writer, short};
+use super::packing::{DecodeError, Reader, Writer, short, single};
 use super::view::{DAY, PER_HOUR, Stretch, View, WEEK};
 
 /// The hours it looks back.
@@ -20,7 +20,7 @@ pub(crate) struct Decomposition {
     /// The level after the last hour.
     level: f64,
     /// The seasons' sum for the hours before `hour`: one day, or one week.
-    season: Vec<f64>,
+    season: Box<[f32]>,
 }
 
 impl Decomposition {
@@ -44,7 +44,7 @@ impl Decomposition {
         Some(Self {
             hour,
             level: short(smoothed(&adjusted)),
-            season: sum[sum.len() - longest..].iter().map(|value| short(*value)).collect(),
+            season: sum[sum.len() - longest..].iter().map(|value| single(*value)).collect(),
         })
     }
 
@@ -53,7 +53,7 @@ impl Decomposition {
         writer.float(self.level);
         writer.number(self.season.len() as u64);
         for value in &self.season {
-            writer.float(*value);
+            writer.float(f64::from(*value));
         }
     }
 
@@ -64,7 +64,8 @@ impl Decomposition {
         if count > WEEK.unsigned_abs() || hour.unsigned_abs() > 1 << 50 {
             return Err(DecodeError::Range("a decomposition"));
         }
-        let season = (0..count).map(|_| reader.float()).collect::<Result<_, _>>()?;
+        let season = (0..count).map(|_| reader.float().map(single));
+        let season = season.collect::<Result<_, _>>()?;
         Ok(Self { hour, level, season })
     }
 
@@ -73,7 +74,7 @@ impl Decomposition {
         let period = i64::try_from(self.season.len()).ok().filter(|period| *period > 0)?;
         let at = |hour: i64| {
             let index = (hour - self.hour).rem_euclid(period);
-            self.season.get(usize::try_from(index).ok()?).copied()
+            self.season.get(usize::try_from(index).ok()?).copied().map(f64::from)
         };
         let here = at(hour)?;
         let (other, share) = if within < 0.5 {

@@ -117,12 +117,17 @@ fn unpack(series: &mut Series, first: i64, text: &str, what: &'static str) -> Re
 }
 
 /// The nearest number that is stored without loss.
+pub(crate) fn short(number: f64) -> f64 {
+    f64::from(single(number))
+}
+
+/// The same in half the room.
 #[expect(
     clippy::cast_possible_truncation,
     reason = "that is what it is for; the bounds keep it finite"
 )]
-pub(crate) fn short(number: f64) -> f64 {
-    f64::from(number.clamp(-1e30, 1e30) as f32)
+pub(crate) fn single(number: f64) -> f32 {
+    number.clamp(-1e30, 1e30) as f32
 }
 
 /// Writes numbers into base64.

@@ -7,7 +7,7 @@
 //! `Profile` says, so that a pool without experience is forecast by it.
 
 use super::models::AsOf;
-use super::packing::{DecodeError, Reader, Writer, short};
+use super::packing::{DecodeError, Reader, Writer, single};
 use super::view::Stretch;
 
 /// How many features there are.
@@ -17,11 +17,19 @@ type Vector = [f64; FEATURES];
 /// Weight of the prior, in samples per squared unit of a feature.
 const RIDGE: f64 = 8.0;
 
+/// A symmetric matrix: row by row up to the diagonal.
+type Triangle = [f32; FEATURES * (FEATURES + 1) / 2];
+
+/// Rows and columns of a [`Triangle`].
+fn triangle() -> impl Iterator<Item = (usize, usize)> {
+    (0..FEATURES).flat_map(|row| (0..=row).map(move |column| (row, column)))
+}
+
 /// What holds at one horizon.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Regression {
-    moments: [[f64; FEATURES]; FEATURES],
-    products: Vector,
+    moments: Triangle,
+    products: [f32; FEATURES],
     weights: Vector,
 }
 
@@ -29,11 +37,11 @@ impl Regression {
     /// The prior at a horizon of `hours`.
     pub(crate) fn prior(hours: f64) -> Self {
         let weights = Self::prior_weights(hours);
-        let mut moments = [[0.0; FEATURES]; FEATURES];
-        for (index, row) in moments.iter_mut().enumerate() {
-            row[index] = RIDGE;
+        let mut moments = [0.0; FEATURES * (FEATURES + 1) / 2];
+        for (moment, (row, column)) in moments.iter_mut().zip(triangle()) {
+            *moment = single(prior_moment(row, column));
         }
-        let products = weights.map(|weight| short(weight * RIDGE));
+        let products = weights.map(|weight| single(weight * RIDGE));
         Self {
             moments,
             products,
@@ -69,40 +77,42 @@ impl Regression {
         };
         let prior = Self::prior(hours);
         let miss = (actual - base).clamp(-5.0, 5.0);
-        for (row, (row_moments, prior_row)) in self.moments.iter_mut().zip(&prior.moments).enumerate() {
-            for (column, moment) in row_moments.iter_mut().enumerate() {
-                let kept = forgetting * *moment + (1.0 - forgetting) * prior_row[column];
-                *moment = short(kept + features[row] * features[column]);
-            }
-            let kept = forgetting * self.products[row] + (1.0 - forgetting) * prior.products[row];
-            self.products[row] = short(kept + features[row] * miss);
+        let kept = |learned: f32, prior: f64| forgetting * f64::from(learned) + (1.0 - forgetting) * prior;
+        for (moment, (row, column)) in self.moments.iter_mut().zip(triangle()) {
+            *moment = single(kept(*moment, prior_moment(row, column)) + features[row] * features[column]);
+        }
+        for ((product, prior), feature) in self.products.iter_mut().zip(prior.products).zip(features) {
+            *product = single(kept(*product, f64::from(prior)) + feature * miss);
         }
         self.weights = solve(&self.moments, &self.products).unwrap_or(prior.weights);
     }
 
     /// The lower triangle and the products; the weights follow from them.
     pub(crate) fn write(&self, writer: &mut Writer) {
-        for (row, (moments, product)) in self.moments.iter().zip(self.products).enumerate() {
-            for moment in &moments[..=row] {
-                writer.float(*moment);
+        for (moment, (row, column)) in self.moments.iter().zip(triangle()) {
+            writer.float(f64::from(*moment));
+            if row == column {
+                writer.float(f64::from(self.products[row]));
             }
-            writer.float(product);
         }
     }
 
     pub(crate) fn read(reader: &mut Reader, hours: f64) -> Result<Self, DecodeError> {
         let mut read = Self::prior(hours);
-        for row in 0..FEATURES {
-            for column in 0..=row {
-                let moment = reader.float()?;
-                read.moments[row][column] = moment;
-                read.moments[column][row] = moment;
+        for (moment, (row, column)) in read.moments.iter_mut().zip(triangle()) {
+            *moment = single(reader.float()?);
+            if row == column {
+                read.products[row] = single(reader.float()?);
             }
-            read.products[row] = reader.float()?;
         }
         read.weights = solve(&read.moments, &read.products).unwrap_or(read.weights);
         Ok(read)
     }
+}
+
+/// The moment of a pool without experience.
+fn prior_moment(row: usize, column: usize) -> f64 {
+    if row == column { RIDGE } else { 0.0 }
 }
 
 fn features(as_of: &AsOf, stretch: Stretch) -> Option<(f64, Vector)> {
@@ -131,7 +141,12 @@ fn dot(a: &Vector, b: &Vector) -> f64 {
 }
 
 /// Solves `A w = b` for a symmetric positive definite `A` by Cholesky's method.
-fn solve(matrix: &[Vector; FEATURES], right: &Vector) -> Option<Vector> {
+fn solve(triangle: &Triangle, right: &[f32; FEATURES]) -> Option<Vector> {
+    let mut matrix = [[0.0; FEATURES]; FEATURES];
+    for (moment, (row, column)) in triangle.iter().zip(self::triangle()) {
+        matrix[row][column] = f64::from(*moment);
+    }
+    let right = right.map(f64::from);
     let mut lower = [[0.0; FEATURES]; FEATURES];
     for row in 0..FEATURES {
         for column in 0..=row {

@@ -36,10 +36,12 @@ pub(crate) struct Residuals(VecDeque<i16>);
 impl Residuals {
     #[expect(clippy::cast_possible_truncation, reason = "clamped to the range of i16")]
     pub(crate) fn push(&mut self, error: f64) {
-        self.0.push_back((error.clamp(-30.0, 30.0) * UNIT).round() as i16);
-        while self.0.len() > KEPT {
+        while self.0.len() >= KEPT {
             self.0.pop_front();
         }
+        // A thousand pools have seven of these each.
+        self.0.reserve_exact(1);
+        self.0.push_back((error.clamp(-30.0, 30.0) * UNIT).round() as i16);
     }
 
     pub(crate) fn write(&self, writer: &mut Writer) {
@@ -52,11 +54,12 @@ impl Residuals {
     pub(crate) fn read(reader: &mut Reader) -> Result<Self, DecodeError> {
         let damaged = DecodeError::Range("errors of forecasts");
         let count = usize::try_from(reader.number()?).ok().filter(|count| *count <= KEPT);
-        let error = |reader: &mut Reader| i16::try_from(reader.signed()?).map_err(|_| damaged.clone());
-        (0..count.ok_or(damaged.clone())?)
-            .map(|_| error(reader))
-            .collect::<Result<_, _>>()
-            .map(Self)
+        let count = count.ok_or(damaged.clone())?;
+        let mut errors = VecDeque::with_capacity(count);
+        for _ in 0..count {
+            errors.push_back(i16::try_from(reader.signed()?).map_err(|_| damaged.clone())?);
+        }
+        Ok(Self(errors))
     }
 
     /// Quantiles of the errors at [`LEVELS`] around forecasts of which `overlap` at a time share most of their error.

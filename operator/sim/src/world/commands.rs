@@ -145,10 +145,7 @@ impl World<'_> {
         self.machines[machine].phase = Phase::Draining;
         self.count_move();
         self.record(now_ms, machine, ScheduleEvent::Drain);
-        for id in self.machines[machine].take_waiting() {
-            self.unassign(machine, id);
-            self.route(id, now_ms);
-        }
+        self.send_back(machine, now_ms);
         if self.machines[machine].requests == 0 {
             self.machines[machine].phase = Phase::Idle;
         }

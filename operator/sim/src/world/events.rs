@@ -30,7 +30,7 @@ impl World<'_> {
             match due {
                 Due::Change { machine, version } if self.machines[machine].version == version => {
                     self.settle(machine, at_ns);
-                    self.watch(machine);
+                    self.watch(machine, at_ns);
                 }
                 Due::Change { .. } => {}
                 Due::Advance { machine } => self.advance_machine(machine, self.to_ms(at_ns)),
@@ -43,12 +43,13 @@ impl World<'_> {
         self.due.push(Reverse((self.to_ns(ms), due)));
     }
 
-    /// Asks for the next change of `machine`'s batch.
-    pub(super) fn watch(&mut self, machine: usize) {
+    /// Asks for the next change of `machine`'s batch, which may admit requests now.
+    pub(super) fn watch(&mut self, machine: usize, now_ns: u64) {
         if let Some(at_ns) = self.machines[machine].next_change_ns() {
             let version = self.machines[machine].version;
             self.due.push(Reverse((at_ns, Due::Change { machine, version })));
         }
+        self.top_up(machine, now_ns);
     }
 
     /// Books what `machine` has done up to `at_ns`.
@@ -111,15 +112,12 @@ impl World<'_> {
         if was == Phase::Serving {
             self.record(now_ms, machine, ScheduleEvent::Drain);
         }
-        let waiting = self.machines[machine].take_waiting();
         for id in self.machines[machine].take_running() {
             self.cut(id);
         }
+        self.send_back(machine, now_ms);
         self.machines[machine].requests = 0;
         self.machines[machine].outstanding_ns = 0;
-        for id in waiting {
-            self.route(id, now_ms);
-        }
         self.at(repaired_ms, Due::Advance { machine });
     }
 }

@@ -2,6 +2,7 @@
 
 mod accounts;
 mod faults;
+mod waiting;
 
 use std::convert::Infallible;
 

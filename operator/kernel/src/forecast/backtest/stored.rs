@@ -4,10 +4,11 @@
 //! read back goes on to the same bits.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{BANDS, Backtest, Band, HORIZONS, LONGEST_PENDING, MODELS, Pending, Skill};
+use super::{BANDS, Backtest, Band, Expected, HORIZONS, LONGEST_PENDING, MODELS, Pending, Skill};
 use crate::forecast::decomposition::Decomposition;
 use crate::forecast::packing::{DecodeError, Reader, Writer};
 use crate::forecast::regression::Regression;
@@ -27,7 +28,7 @@ const WHAT: &str = "a track record";
 impl From<Backtest> for Packed {
     fn from(record: Backtest) -> Self {
         let mut writer = Writer::default();
-        for band in &record.bands {
+        for band in record.bands.iter() {
             writer.number(band.pending.len() as u64);
             let mut last = 0;
             for pending in &band.pending {
@@ -81,13 +82,13 @@ impl TryFrom<Packed> for Backtest {
         }
         let fitted = match reader.number()? {
             0 => None,
-            1 => Some(Decomposition::read(&mut reader)?),
+            1 => Some(Arc::new(Decomposition::read(&mut reader)?)),
             _ => return Err(DecodeError::Range(WHAT)),
         };
         reader.finish()?;
         Ok(Self {
             boundary: packed.boundary,
-            bands,
+            bands: Arc::new(bands),
             fitted,
         })
     }
@@ -102,14 +103,15 @@ fn read_skills(reader: &mut Reader) -> Result<[Skill; MODELS], DecodeError> {
 }
 
 fn write_pending(writer: &mut Writer, pending: &Pending) {
-    writer.signed(pending.given);
+    let given = pending.given.thousandths();
+    writer.signed(i64::from(given));
     for bound in [pending.low, pending.ninety, pending.high] {
-        writer.signed(bound - pending.given);
+        writer.signed(i64::from(bound) - i64::from(given));
     }
     for model in pending.models {
         writer.number(u64::from(model.is_some()));
         if let Some(expected) = model {
-            writer.signed(expected - pending.given);
+            writer.signed(i64::from(expected.thousandths() - given));
         }
     }
 }
@@ -119,14 +121,13 @@ fn read_all_pending(reader: &mut Reader) -> Result<VecDeque<Pending>, DecodeErro
     if count > LONGEST_PENDING {
         return Err(DecodeError::Range(WHAT));
     }
-    let mut last = 0;
-    (0..count)
-        .map(|_| {
-            let pending = read_pending(reader, last)?;
-            last = pending.at;
-            Ok(pending)
-        })
-        .collect()
+    let (mut all, mut last) = (VecDeque::with_capacity(count), 0);
+    for _ in 0..count {
+        let pending = read_pending(reader, last)?;
+        last = pending.at;
+        all.push_back(pending);
+    }
+    Ok(all)
 }
 
 fn read_pending(reader: &mut Reader, last: i64) -> Result<Pending, DecodeError> {
@@ -142,19 +143,21 @@ fn read_pending(reader: &mut Reader, last: i64) -> Result<Pending, DecodeError> 
     let most = 200_000;
     let given = bounded(reader.signed()?, most)?;
     let next = |reader: &mut Reader| Ok::<_, DecodeError>(given + bounded(reader.signed()?, most)?);
-    let (low, ninety, high) = (next(reader)?, next(reader)?, next(reader)?);
+    let bound = |reader: &mut Reader| i32::try_from(next(reader)?).map_err(|_| DecodeError::Range(WHAT));
+    let expected = |thousandths: i64| Expected::new(thousandths).ok_or(DecodeError::Range(WHAT));
+    let (low, ninety, high) = (bound(reader)?, bound(reader)?, bound(reader)?);
     let mut models = [None; MODELS];
     for model in &mut models {
         *model = match reader.number()? {
             0 => None,
-            1 => Some(next(reader)?),
+            1 => Some(expected(next(reader)?)?),
             _ => return Err(DecodeError::Range(WHAT)),
         };
     }
     Ok(Pending {
         at,
         models,
-        given,
+        given: expected(given)?,
         low,
         ninety,
         high,

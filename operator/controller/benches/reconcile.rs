@@ -211,7 +211,9 @@ impl Operator {
             if effects.is_empty() && passes > 0 && is_shown(world, &statuses) {
                 return passes;
             }
-            effects.into_iter().for_each(|effect| play(world, effect));
+            for effect in effects {
+                play(world, effect);
+            }
             show(world, statuses);
             measured(world);
         }

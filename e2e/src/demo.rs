@@ -19,7 +19,7 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use kube::ResourceExt;
 use pomarium_kernel::time::Span;
-use pomarium_sim::trace::{Arrival, TraceReader, scale_rate};
+use pomarium_sim::trace::{Arrival, Excerpt, Trace as _, TraceFile};
 use tokio::time::Instant;
 
 use crate::summary::{Summary, round};
@@ -242,11 +242,12 @@ fn arrivals(trace: &Path, options: &Options) -> Result<Vec<Arrival>> {
     let end_ms = options
         .minutes
         .map_or(u64::MAX, |minutes| minutes.saturating_mul(60_000));
-    let all =
-        TraceReader::open(trace)?.take_while(|arrival| !matches!(arrival, Ok(arrival) if arrival.arrival_ms >= end_ms));
-    let all = all.collect::<Result<Vec<_>, _>>()?;
-    anyhow::ensure!(!all.is_empty(), "trace {} has no requests", trace.display());
-    Ok(scale_rate(&all, options.rate_scale, SEED))
+    let part = Excerpt::scan(TraceFile::open(trace)?, 0..end_ms, |_| ())?;
+    anyhow::ensure!(part.found() > 0, "trace {} has no requests", trace.display());
+    Ok(part
+        .at_rate(options.rate_scale, SEED)
+        .requests()?
+        .collect::<Result<_, _>>()?)
 }
 
 /// Those whose prompt and answer fit a context of `tokens`, and how many do not: no server could ever serve them.

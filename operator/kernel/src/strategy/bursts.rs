@@ -45,8 +45,6 @@ const FIVE_MINUTES: usize = 20;
 const STEADY_UP_TO: f64 = 0.85;
 /// At this distance between the logarithms of two rates, what was seen around one counts a quarter for the other.
 const SIMILAR: f64 = 0.9;
-/// The load that the latency between tokens goes by is taken over so many counts.
-const TOKENS_OVER: f64 = 4.0;
 
 /// Requests per 15 s of the last two days.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -251,20 +249,19 @@ impl Sample {
         let rate = load * capacity;
         let log_rate = libm::log(rate);
         let bin = BIN.as_secs_f64();
-        let (mut backlog, mut smooth, mut requests) = (0.0_f64, load, 0.0);
+        let (mut backlog, mut requests) = (0.0_f64, 0.0);
         let mut burnt = vec![0.0; steady.missed.len()];
         // Relative to the rate, deviations grow as rate^(exponent − 1).
         let scale = libm::pow(rate, self.exponent - 1.0);
         for deviation in deviations {
             let Some(deviation) = deviation else {
-                (backlog, smooth) = (0.0, load);
+                backlog = 0.0;
                 continue;
             };
             let arrivals = (1.0 + deviation.share * scale).max(0.0);
             let before = backlog;
             backlog = (backlog + (arrivals * load - 1.0) * bin).max(0.0);
             let busy = if backlog > 0.0 { 1.0 } else { (arrivals * load).min(1.0) };
-            smooth += (busy - smooth) / TOKENS_OVER;
             let weight = arrivals * deviation.weight(log_rate);
             requests += weight;
             for ((sum, table), missed) in burnt.iter_mut().zip(objectives).zip(&steady.missed) {
@@ -273,7 +270,7 @@ impl Sample {
                         let late = beyond(before, backlog, patience_s) * missed.burn;
                         late.max(interpolate(table, (arrivals * load).min(STEADY_UP_TO)))
                     }
-                    None => interpolate(table, smooth),
+                    None => interpolate(table, busy),
                 };
                 *sum += each * weight;
             }

@@ -20,6 +20,10 @@ use crate::snapshot::Objective;
 use crate::time::{Span, Timestamp};
 use crate::units::Rate;
 
+/// Up to this load, what is expected of some minutes can be compared with what they burnt. Beyond it a backlog grows: what it burns is
+/// expected of the time in which it arises and measured when it is worked off.
+const COMPARABLE: f64 = 0.9;
+
 /// Everything that was counted for a pool up to a moment, since the same moment as the time before.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Counted {
@@ -126,11 +130,12 @@ impl Learner {
         self.begin(counted);
     }
 
-    /// Burn per request that the plan expects at `rate` with the replicas that served lately.
+    /// Burn per request that the plan expects at `rate` with the replicas that served lately; `None` if it cannot be compared.
     fn expected(&self, ahead: &PoolAhead, rate: Rate) -> Option<f64> {
         let of = |(group, sum): (&GroupName, &f64)| ahead.capacity.get(group).unwrap_or(&0.0) * sum / self.measurements;
         let capacity: f64 = self.served.iter().map(of).sum();
-        Some(ahead.burn.as_ref()?.at(rate.as_per_second(), capacity))
+        let rate = rate.as_per_second();
+        (rate <= COMPARABLE * capacity).then_some(ahead.burn.as_ref()?.at(rate, capacity))
     }
 }
 
@@ -277,5 +282,15 @@ mod tests {
             learn(&every_15_s(3.0), Some(&ahead)),
         );
         assert!(more.ledger.correction() > expected.ledger.correction());
+
+        let overloaded = PoolAhead {
+            capacity: [(GroupName::from("owned"), 1.0)].into(),
+            ..ahead
+        };
+        let beyond = learn(&every_15_s(3.0), Some(&overloaded));
+        assert!(
+            (beyond.ledger.correction() - 1.0).abs() < 1e-9,
+            "a backlog says nothing about the model"
+        );
     }
 }

@@ -18,8 +18,6 @@ mod memo;
 mod stream;
 mod trial;
 
-use std::cmp::Reverse;
-
 use super::{Percentiles, Prediction};
 use crate::engine::StepTimes;
 use crate::snapshot::{Metric, Objective};
@@ -187,21 +185,6 @@ impl Latencies {
             Metric::InterTokenLatency => &self.itl,
         }
     }
-}
-
-/// Kinds in canonical order, each once, none empty: those with the highest saturation first, because at equal work the router
-/// takes the first server.
-fn canonical(kinds: impl IntoIterator<Item = (Kind, f64)>) -> Vec<(Kind, f64)> {
-    let mut each: Vec<(Kind, f64)> = Vec::new();
-    for ((times, count), saturation) in kinds {
-        match each.iter_mut().find(|(kind, _)| kind.0 == times) {
-            Some(((_, known), _)) => *known = known.saturating_add(count),
-            None => each.push(((times, count), saturation)),
-        }
-    }
-    each.retain(|(_, saturation)| *saturation > 0.0);
-    each.sort_by(|a, b| b.1.total_cmp(&a.1).then_with(|| Reverse(a.0).cmp(&Reverse(b.0))));
-    each
 }
 
 #[cfg(test)]

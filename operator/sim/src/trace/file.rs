@@ -2,7 +2,7 @@
 
 use std::fs::{File, Metadata};
 use std::io::{self, BufReader, Read, Seek};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -116,29 +116,8 @@ impl Read for FromStart {
 }
 
 fn copy(mut source: impl Read) -> io::Result<File> {
-    let mut copy = unnamed()?;
+    let mut copy = tempfile::tempfile()?;
     io::copy(&mut source, &mut copy)?;
     copy.rewind()?;
     Ok(copy)
-}
-
-/// A file that is gone when it is closed, however the process ends.
-fn unnamed() -> io::Result<File> {
-    let folder = std::env::temp_dir();
-    let mut number = 0_u32;
-    loop {
-        let path = folder.join(format!("pomarium-trace-{}-{number}", std::process::id()));
-        // Never a file that is there already: whose that is, nobody knows.
-        let created = File::options()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&path);
-        match created {
-            Ok(file) => return std::fs::remove_file(&path).map(|()| file),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && number < 1_000 => number += 1,
-            Err(error) => return Err(error),
-        }
-    }
 }

@@ -1,11 +1,12 @@
 //! Curves that were measured before.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::measured::Measured;
-use super::{Curve, Effort, Kind, canonical, trial};
-use crate::capacity::Servers;
+use super::{Curve, Effort, Kind, trial};
+use crate::capacity::{Servers, kinds};
 use crate::engine::StepTimes;
 use crate::snapshot::{Discipline, LengthMix, Objective};
 
@@ -163,13 +164,14 @@ impl Curves {
         Some(Curve::new(measured, traffic.objectives.clone(), true))
     }
 
+    /// Kinds in canonical order, each once, none empty: those with the highest saturation first, because at equal work the router
+    /// takes the first server.
     fn canonical(&mut self, servers: &[Servers], traffic: &Traffic) -> Vec<(Kind, f64)> {
-        let kinds = servers.iter().filter(|kind| kind.count > 0);
-        let each = kinds.map(|kind| {
-            let times = kind.performance.times;
-            ((times, kind.count), self.saturation(times, traffic))
-        });
-        canonical(each.collect::<Vec<_>>())
+        let kinds = kinds(servers).into_iter();
+        let mut each: Vec<(Kind, f64)> = kinds.map(|kind| (kind, self.saturation(kind.0, traffic))).collect();
+        each.retain(|(_, saturation)| *saturation > 0.0);
+        each.sort_by(|a, b| b.1.total_cmp(&a.1).then_with(|| Reverse(a.0).cmp(&Reverse(b.0))));
+        each
     }
 
     fn saturation(&mut self, times: StepTimes, traffic: &Traffic) -> f64 {

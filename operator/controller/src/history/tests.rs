@@ -8,6 +8,7 @@ use kube::Client;
 use kube::client::Body;
 use pomarium_kernel::forecast::Counts;
 use pomarium_kernel::strategy::ahead::{GroupAhead, PoolAhead};
+use pomarium_kernel::strategy::bursts::Bursts;
 use pomarium_kernel::strategy::learning::Counted;
 use serde_json::{Value, json};
 
@@ -366,6 +367,27 @@ fn an_object_stays_far_below_what_the_api_server_takes() {
     let (data, left_out) = stored::of_pool(&past, None);
     assert_eq!(left_out, ["prices"], "too long to be kept");
     assert!(!data.contains_key("prices"));
+}
+
+#[test]
+fn an_object_of_an_earlier_version_is_read_with_all_its_parts_and_one_of_a_later_version_with_what_is_known_of_it() {
+    let record = include_str!("../../../kernel/tests/records/past-1.json");
+    let parts: BTreeMap<String, Value> = serde_json::from_str(record).unwrap();
+    let mut data: stored::Data = parts
+        .into_iter()
+        .map(|(part, value)| (part, value.to_string()))
+        .collect();
+    data.insert("format".to_owned(), "1".to_owned());
+    let past: Past = serde_json::from_str(record).unwrap();
+    assert_eq!(stored::pool(&data), (past.clone(), None, Vec::new()));
+    data.insert("addedLater".to_owned(), "not even JSON".to_owned());
+    assert_eq!(stored::pool(&data), (past.clone(), None, Vec::new()));
+    data.remove("bursts");
+    let without = Past {
+        bursts: Bursts::default(),
+        ..past
+    };
+    assert_eq!(stored::pool(&data), (without, None, Vec::new()));
 }
 
 /// A Prometheus that gives the same answer to every question, and the questions.

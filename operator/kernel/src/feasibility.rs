@@ -74,11 +74,7 @@ impl<'a> Feasibility<'a> {
         Self {
             pool,
             catalogue,
-            lengths: if lengths.is_within_context(pool.model.context_tokens) {
-                Cow::Borrowed(lengths)
-            } else {
-                Cow::Owned(lengths.within_context(pool.model.context_tokens))
-            },
+            lengths: lengths.within_context(pool.model.context_tokens),
             source,
             now,
             machines: RefCell::default(),

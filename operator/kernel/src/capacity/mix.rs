@@ -1,5 +1,6 @@
 //! Prompt and output lengths as a small number of equally likely classes.
 
+use std::borrow::Cow;
 use std::sync::LazyLock;
 
 use crate::snapshot::LengthMix;
@@ -54,26 +55,32 @@ impl LengthMix {
     /// The same, with every request shortened to a context of `context_tokens`: an engine refuses longer ones, so they
     /// cannot miss an objective. The prompt is cut and keeps at least one token.
     #[must_use]
-    pub fn within_context(&self, context_tokens: u32) -> Self {
+    pub fn within_context(&self, context_tokens: u32) -> Cow<'_, Self> {
+        if self.fits(context_tokens) {
+            return Cow::Borrowed(self);
+        }
         let cut = |&(prompt, output): &(u32, u32)| {
             let output = output.min(context_tokens.saturating_sub(1)).max(1);
             (prompt.min(context_tokens.saturating_sub(output)).max(1), output)
         };
         let mut classes: Vec<_> = self.classes.iter().map(cut).collect();
         classes.sort_unstable();
-        Self { classes }
+        Cow::Owned(Self { classes })
     }
 
-    /// Whether it stays as it is within such a context.
-    pub(crate) fn is_within_context(&self, context_tokens: u32) -> bool {
-        let fits = |&(prompt, output): &(u32, u32)| {
-            prompt >= 1
-                && output >= 1
-                && prompt
-                    .checked_add(output)
-                    .is_some_and(|tokens| tokens <= context_tokens)
-        };
-        self.classes.iter().all(fits) && self.classes.is_sorted()
+    /// Whether nothing of it has to be cut.
+    #[expect(
+        clippy::needless_bitwise_bool,
+        reason = "without branches: asked of every pool in every pass"
+    )]
+    fn fits(&self, context_tokens: u32) -> bool {
+        let mut last = 0;
+        self.classes.iter().fold(true, |fits, &(prompt, output)| {
+            let class = u64::from(prompt) << 32 | u64::from(output);
+            let sorted = std::mem::replace(&mut last, class) <= class;
+            let tokens = u64::from(prompt) + u64::from(output);
+            fits & sorted & (prompt > 0) & (output > 0) & (tokens <= u64::from(context_tokens))
+        })
     }
 
     /// Every length rounded to the nearest sixteenth of an octave: lengths move by at most 2.2 %, means by much less.
@@ -261,13 +268,16 @@ mod tests {
         };
         assert_eq!(mix.within_context(500).classes, [(1, 499), (100, 50), (450, 50)]);
         assert_eq!(mix.within_context(0).classes, [(1, 1), (1, 1), (1, 1)]);
-        for context in [0, 1, 500, 949, 950, 2_009, 2_010, 2_011] {
-            let within = mix.within_context(context);
-            assert!(within.is_within_context(context) || context < 2, "{context}");
-            for mix in [&mix, &within] {
-                let stays = mix.within_context(context) == *mix;
-                assert!(stays || !mix.is_within_context(context), "{context}");
-            }
+        for context in [2, 500, 949, 950, 2_009, 2_010, 2_011] {
+            let within = mix.within_context(context).into_owned();
+            assert!(within.classes.is_sorted(), "{context}");
+            let again = within.within_context(context);
+            assert!(matches!(again, Cow::Borrowed(_)), "{context}: nothing is left to cut");
+        }
+        for class in [(0, 5), (5, 0), (u32::MAX, 1), (1, u32::MAX), (600, 400)] {
+            let mix = LengthMix { classes: vec![class] };
+            let (prompt, output) = mix.within_context(500).classes[0];
+            assert!(prompt >= 1 && output >= 1 && prompt + output <= 500, "{class:?}");
         }
     }
 

@@ -107,7 +107,7 @@ pub(crate) fn remembered_lengths(pool: &Pool, now: Timestamp) -> Option<LengthMi
 pub(crate) fn planned_lengths(pool: &Pool, now: Timestamp) -> LengthMix {
     let known = remembered_lengths(pool, now).filter(|mix| !mix.classes.is_empty());
     let mix = known.as_ref().unwrap_or(LengthMix::assumed());
-    mix.within_context(pool.model.context_tokens)
+    mix.within_context(pool.model.context_tokens).into_owned()
 }
 
 /// Every objective is measured, recent, and holds: whatever serves, serves well.

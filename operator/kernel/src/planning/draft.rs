@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use crate::plan::{Action, Decision, Plan, Rejected, Verdict};
+use crate::names::PoolId;
+use crate::plan::{Action, Decision, Plan, PoolOutlook, Rejected, Verdict};
 use crate::reason::Reason;
 use crate::time::Timestamp;
 
@@ -13,6 +14,8 @@ pub(crate) struct Draft {
     pub(crate) plan: Plan,
     /// What is decided.
     actions: BTreeSet<Action>,
+    /// What is said of pools, in any order: a map of a thousand is made faster at once than one by one.
+    outlooks: Vec<(PoolId, PoolOutlook)>,
 }
 
 impl Draft {
@@ -21,7 +24,13 @@ impl Draft {
             now,
             plan: Plan::default(),
             actions: BTreeSet::new(),
+            outlooks: Vec::new(),
         }
+    }
+
+    /// Adds what is to be said of a pool.
+    pub(crate) fn describe(&mut self, pool: &PoolId, outlook: PoolOutlook) {
+        self.outlooks.push((pool.clone(), outlook));
     }
 
     /// Adds a decision without rejected alternatives.
@@ -75,6 +84,7 @@ impl Draft {
     /// The finished plan: what brings capacity comes before what takes it away.
     pub(crate) fn finish(mut self) -> Plan {
         self.plan.decisions.sort_by_key(|decision| phase(&decision.action));
+        self.plan.pools = self.outlooks.into_iter().collect();
         self.plan
     }
 }

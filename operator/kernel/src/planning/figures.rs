@@ -1,49 +1,84 @@
 //! Figures for people: rounded, so that a status changes when something has changed.
 
 use std::collections::BTreeMap;
-use std::fmt::{self, Write};
 
 use crate::names::GroupName;
 use crate::units::{Fraction, Rate};
 
-/// Two significant digits and a power of ten, such as `4.2e-2`. Thousands of them are written in every pass: without the heap.
-#[derive(Default)]
-struct Digits {
-    text: [u8; 16],
-    length: usize,
+/// Powers of ten that are exact.
+const POWERS: [f64; 23] = [
+    1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20,
+    1e21, 1e22,
+];
+
+/// So near to the middle between two figures, what arithmetic says is not to be trusted.
+const NEAR_TIE: f64 = 1e-6;
+
+/// A positive number of two significant digits: `digits` × 10^(`power` − 1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Figure {
+    /// From 10 to 99.
+    digits: u32,
+    power: i32,
 }
 
-impl Write for Digits {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        let end = self.length + text.len();
-        let room = self.text.get_mut(self.length..end).ok_or(fmt::Error)?;
-        room.copy_from_slice(text.as_bytes());
-        self.length = end;
-        Ok(())
-    }
-}
-
-impl Digits {
-    fn of(value: f64) -> Self {
-        let mut digits = Self::default();
-        // The longest is `-1.8e-308`.
-        let _ = write!(digits, "{value:.1e}");
-        digits
-    }
-
-    fn as_str(&self) -> &str {
-        let text = self.text.get(..self.length).unwrap_or_default();
-        str::from_utf8(text).unwrap_or_default()
-    }
-
-    /// First digit, second digit, power of ten; `None` if it is negative.
-    fn parts(&self) -> Option<(char, char, i32)> {
-        let (digits, power) = self.as_str().split_once('e')?;
-        let mut digits = digits.chars();
-        let (Some(first), Some('.'), Some(second)) = (digits.next(), digits.next(), digits.next()) else {
+impl Figure {
+    /// The nearest one, if it is known without writing `value` out: it is not too large or too small, and in no doubt. Thousands are written in
+    /// every pass.
+    fn of(value: f64) -> Option<Self> {
+        if !(1e-11..1e15).contains(&value) {
             return None;
+        }
+        let (scaled, power) = if value >= 1.0 {
+            let power = POWERS.partition_point(|power| *power <= value).max(1) - 1;
+            (value / POWERS[power] * 10.0, i32::try_from(power).ok()?)
+        } else {
+            let power = POWERS.partition_point(|power| value * power < 1.0);
+            (value * POWERS[power] * 10.0, -i32::try_from(power).ok()?)
         };
-        Some((first, second, power.parse().ok()?))
+        let whole = scaled.floor();
+        if (scaled - whole - 0.5).abs() < NEAR_TIE {
+            return None;
+        }
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "from 9 to 100")]
+        let digits = scaled.round() as u32;
+        Some(match digits {
+            10..=99 => Self { digits, power },
+            100 => Self {
+                digits: 10,
+                power: power + 1,
+            },
+            _ => return None,
+        })
+    }
+
+    /// The double next to it: one operation on numbers that are exact.
+    fn value(self) -> f64 {
+        let digits = f64::from(self.digits);
+        let at = |power: i32| POWERS[usize::try_from(power).unwrap_or(0)];
+        if self.power > 0 {
+            digits * at(self.power - 1)
+        } else {
+            digits / at(1 - self.power)
+        }
+    }
+
+    fn write(self, text: &mut String) {
+        let digit = |number: u32| char::from_digit(number, 10).unwrap_or('0');
+        let (first, second) = (digit(self.digits / 10), digit(self.digits % 10));
+        let zeros = |count: i32| std::iter::repeat_n('0', usize::try_from(count).unwrap_or(0));
+        match self.power {
+            1.. => {
+                text.extend([first, second]);
+                text.extend(zeros(self.power - 1));
+            }
+            0 => text.extend([first, '.', second]),
+            _ => {
+                text.push_str("0.");
+                text.extend(zeros(-self.power - 1));
+                text.extend([first, second]);
+            }
+        }
     }
 }
 
@@ -52,22 +87,32 @@ pub(crate) fn round(value: f64) -> f64 {
     if value == 0.0 || !value.is_finite() {
         return 0.0;
     }
-    // Powers of ten as text and back: the nearest double to the figure, not to a product.
-    Digits::of(value).as_str().parse().unwrap_or(0.0)
+    // Otherwise through text: the nearest double to the figure, not to a product.
+    Figure::of(value).map_or_else(|| format!("{value:.1e}").parse().unwrap_or(0.0), Figure::value)
 }
 
 /// `value` with two significant digits, as text: `5.3`, `12`, `0.042`, `120`.
 pub(crate) fn two(value: f64) -> String {
-    let zeros = |count: i32| std::iter::repeat_n('0', usize::try_from(count).unwrap_or(0));
-    match Digits::of(value).parts().filter(|_| value != 0.0) {
-        Some((first, second, power @ 1..=15)) => [first, second].into_iter().chain(zeros(power - 1)).collect(),
-        Some((first, second, 0)) => [first, '.', second].into_iter().collect(),
-        Some((first, second, power @ -11..0)) => {
-            let leading = "0.".chars().chain(zeros(-power - 1));
-            leading.chain([first, second]).collect()
-        }
-        _ => written(value),
+    let mut text = String::new();
+    push_two(&mut text, value);
+    text
+}
+
+/// Adds [`two`] to a text.
+pub(crate) fn push_two(text: &mut String, value: f64) {
+    match Figure::of(value) {
+        Some(figure) => figure.write(text),
+        None => text.push_str(&written(value)),
     }
+}
+
+/// Adds a whole number to a text.
+pub(crate) fn push_whole(text: &mut String, number: u64) {
+    if number >= 10 {
+        push_whole(text, number / 10);
+    }
+    let last = u32::try_from(number % 10).ok();
+    text.extend(last.and_then(|last| char::from_digit(last, 10)));
 }
 
 /// The same for any value.
@@ -108,18 +153,25 @@ pub(crate) fn replicas(counts: &BTreeMap<GroupName, u32>) -> String {
     let total: u32 = counts.values().sum();
     // Mostly enough for all of it.
     let mut text = String::with_capacity(96);
-    let _ = match total {
+    match total {
         0 => return "no replica".to_owned(),
-        1 => text.write_str("1 replica ("),
-        _ => write!(text, "{total} replicas ("),
-    };
+        1 => text.push_str("1 replica ("),
+        _ => {
+            push_whole(&mut text, total.into());
+            text.push_str(" replicas (");
+        }
+    }
     for (index, (group, count)) in counts.iter().filter(|(_, count)| **count > 0).enumerate() {
         if index == NAMED {
             text.push_str(", …");
             break;
         }
-        let comma = if index > 0 { ", " } else { "" };
-        let _ = write!(text, "{comma}{count} {group}");
+        if index > 0 {
+            text.push_str(", ");
+        }
+        push_whole(&mut text, (*count).into());
+        text.push(' ');
+        text.push_str(group.as_str());
     }
     text.push(')');
     text
@@ -149,10 +201,22 @@ mod tests {
 
     proptest! {
         #[test]
-        fn figures_are_the_same_with_and_without_the_heap(digits in -1e3..1e3_f64, power in -20..24_i32) {
-            for value in [digits * libm::pow(10.0, f64::from(power)), libm::pow(10.0, f64::from(power)), digits.round()] {
+        fn figures_are_the_same_by_arithmetic_and_by_writing_them_out(digits in -1e3..1e3_f64, power in -20..24_i32, exact in 0..2_000_u32) {
+            let ten = libm::pow(10.0, f64::from(power));
+            // Ties among them, and what is next to a power of ten.
+            for value in [digits * ten, ten, ten.next_down(), digits.round(), f64::from(exact) * ten, f64::from(exact) / 16.0] {
+                let text = format!("{value:.1e}");
+                let figure: f64 = text.parse().unwrap_or(f64::NAN);
+                prop_assert_eq!(round(value).to_bits(), if value == 0.0 { 0 } else { figure.to_bits() }, "{}", value);
                 prop_assert_eq!(two(value), written(value), "{}", value);
             }
+        }
+
+        #[test]
+        fn whole_numbers_are_written_as_they_are(number: u64) {
+            let mut text = String::new();
+            push_whole(&mut text, number);
+            prop_assert_eq!(text, number.to_string());
         }
     }
 

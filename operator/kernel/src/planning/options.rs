@@ -118,10 +118,13 @@ impl<'a> Options<'a> {
         }
     }
 
-    fn index(&self, group: &GroupName) -> Option<usize> {
-        let mut few = self.few.iter().map_while(OnceCell::get).map(|(index, _)| *index);
-        few.find(|index| self.grounds.get(*index).is_some_and(|ground| ground.name.is(group)))
-            .or_else(|| place(&self.grounds, group))
+    fn find(&self, group: &GroupName) -> Option<&Seen<'a>> {
+        let few = self.few.iter().map_while(OnceCell::get);
+        let is = |index: usize| self.grounds.get(index).is_some_and(|ground| ground.name.is(group));
+        match few.filter(|(index, _)| is(*index)).map(|(_, seen)| &**seen).next() {
+            Some(seen) => Some(seen),
+            None => self.seen(place(&self.grounds, group)?),
+        }
     }
 
     /// Looks at groups that will be asked for, by where they are among all.
@@ -131,7 +134,7 @@ impl<'a> Options<'a> {
 
     /// What a group is for the pool; `None` if its figures are not known.
     pub(crate) fn choice(&self, group: &GroupName) -> Option<&Choice<'a>> {
-        self.seen(self.index(group)?)?.choice.as_ref()
+        self.find(group)?.choice.as_ref()
     }
 
     /// All groups whose figures for the pool are known, by name: those that satisfy it, and those where it may run still.
@@ -142,8 +145,7 @@ impl<'a> Options<'a> {
 
     /// Whether the pool may run in a group.
     pub(crate) fn satisfies(&self, group: &GroupName) -> bool {
-        let seen = self.index(group).and_then(|index| self.seen(index));
-        seen.is_some_and(Seen::satisfies)
+        self.find(group).is_some_and(Seen::satisfies)
     }
 
     /// Whether the pool may run anywhere; `likely` is looked at first.

@@ -141,7 +141,7 @@ pub(crate) fn decide<'a>(
     findings.target = std::mem::take(&mut step.target);
     step.claim();
     let outlook = outlook(world, findings);
-    shared.draft.plan.pools.insert(crew.id.clone(), outlook);
+    shared.draft.describe(crew.id, outlook);
     memo.give_back(lent);
 }
 

@@ -51,21 +51,32 @@ type Order = (bool, Verdict, Place, bool);
 struct Run<'s> {
     order: Order,
     group: &'s GroupName,
-    /// In their order.
     what: What<'s>,
 }
 
+/// What makes the places of a run, in their order. Servers are looked for when they are taken: most runs come too late.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 enum What<'s> {
-    Servers(Vec<There<'s>>),
+    Recall(&'s ReplicaId, &'s ServerName),
+    /// All servers of the group's shelf, or those whose paid term runs on, or those whose does not.
+    Servers(Option<bool>),
     Coming(u32),
     Purchases(u32),
 }
 
+impl Run<'_> {
+    fn slot(&self, source: Source) -> Slot {
+        Slot {
+            group: self.group.clone(),
+            source,
+            verdict: self.order.1,
+        }
+    }
+}
+
 /// A server, as [`Source`] has it.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy)]
 enum There<'s> {
-    Recall(&'s ReplicaId, &'s ServerName),
     Free(&'s ServerName),
     Reclaim(&'s ServerName),
     Vacating(&'s ServerName),
@@ -74,26 +85,9 @@ enum There<'s> {
 impl There<'_> {
     fn source(self) -> Source {
         match self {
-            There::Recall(replica, server) => Source::Recall(replica.clone(), server.clone()),
             There::Free(server) => Source::Free(server.clone()),
             There::Reclaim(server) => Source::Reclaim(server.clone()),
             There::Vacating(server) => Source::Vacating(server.clone()),
-        }
-    }
-}
-
-impl Run<'_> {
-    fn slots(&self) -> Box<dyn Iterator<Item = Slot> + '_> {
-        let slot = |source| Slot {
-            group: self.group.clone(),
-            source,
-            verdict: self.order.1,
-        };
-        let repeated = |source: Source, count: u32| (0..count).map(move |_| slot(source.clone()));
-        match &self.what {
-            What::Servers(servers) => Box::new(servers.iter().map(move |there| slot(there.source()))),
-            What::Coming(count) => Box::new(repeated(Source::Coming, *count)),
-            What::Purchases(count) => Box::new(repeated(Source::Purchase, *count)),
         }
     }
 }
@@ -113,20 +107,19 @@ pub(crate) fn slots(
         if recallable(member, crew.pool) && options.satisfies(group) {
             recalled.insert(&replica.server);
             let order = (false, Verdict::Act, options.place(group, member.server), false);
-            let what = What::Servers(vec![There::Recall(member.name, &replica.server)]);
+            let what = What::Recall(member.name, &replica.server);
             runs.push(Run { order, group, what });
         }
     }
+    let proven = |server: &Server| server.proven >= crew.pool.placement.minimum_trust;
     for (group, choice) in options.choices().filter(|(_, choice)| choice.open) {
         let Some(shelf) = stock.shelves.get(group) else {
             continue;
         };
         let order = |server, verdict, coming| (true, verdict, options.place_of(choice, server), coming);
-        let proven = |server: &Server| server.proven >= crew.pool.placement.minimum_trust;
         // A server's place depends on nothing but whether its paid term runs on.
-        let servers = || there(shelf, &recalled, |server| proven(server));
         let (mut paid, mut unpaid) = (None, None);
-        for (_, server) in servers() {
+        for (_, server) in there(shelf, &recalled, proven) {
             let first = if is_paid(server, options.now()) {
                 &mut paid
             } else {
@@ -137,18 +130,17 @@ pub(crate) fn slots(
                 break;
             }
         }
-        let run = |order, wanted: &dyn Fn(&Server) -> bool| {
-            let there = servers().filter(|(_, server)| wanted(server)).map(|(there, _)| there);
-            let what = What::Servers(there.take(saturating(limit)).collect());
-            Run { order, group, what }
+        let run = |order, paid| Run {
+            order,
+            group,
+            what: What::Servers(paid),
         };
         match (paid, unpaid) {
             (Some(paid), Some(unpaid)) if paid != unpaid => {
-                runs.push(run(paid, &|server| is_paid(server, options.now())));
-                runs.push(run(unpaid, &|server| !is_paid(server, options.now())));
+                runs.extend([run(paid, Some(true)), run(unpaid, Some(false))]);
             }
             // All in one place, or none at all.
-            (paid, unpaid) => runs.extend(paid.or(unpaid).map(|order| run(order, &|_| true))),
+            (paid, unpaid) => runs.extend(paid.or(unpaid).map(|order| run(order, None))),
         }
         if shelf.coming > 0 {
             // Where nothing can be done at the moment, servers that are there count as coming too.
@@ -187,8 +179,39 @@ pub(crate) fn slots(
         }
     }
     runs.sort_by(|left, right| (&left.order, left.group, &left.what).cmp(&(&right.order, right.group, &right.what)));
-    let slots = runs.iter().flat_map(Run::slots);
-    (slots.take(saturating(limit)).collect(), unavailable)
+    let recalled = &recalled;
+    let servers = |group: &GroupName, paid: Option<bool>| {
+        let fits =
+            move |server: &Server| proven(server) && paid.is_none_or(|paid| is_paid(server, options.now()) == paid);
+        let shelf = stock.shelves.get(group).into_iter();
+        shelf.flat_map(move |shelf| there(shelf, recalled, fits))
+    };
+    (filled(&runs, saturating(limit), servers), unavailable)
+}
+
+/// The slots of `runs`, at most `limit`. `servers` are those of a group's shelf.
+fn filled<'s, I>(runs: &[Run], limit: usize, servers: impl Fn(&GroupName, Option<bool>) -> I) -> Vec<Slot>
+where
+    I: Iterator<Item = (There<'s>, &'s Server)>,
+{
+    let mut slots = Vec::new();
+    for run in runs {
+        let room = limit - slots.len();
+        if room == 0 {
+            break;
+        }
+        let repeated = |count: u32| 0..saturating(count).min(room);
+        match run.what {
+            What::Recall(replica, server) => slots.push(run.slot(Source::Recall(replica.clone(), server.clone()))),
+            What::Servers(paid) => {
+                let servers = servers(run.group, paid).take(room);
+                slots.extend(servers.map(|(there, _)| run.slot(there.source())));
+            }
+            What::Coming(count) => slots.extend(repeated(count).map(|_| run.slot(Source::Coming))),
+            What::Purchases(count) => slots.extend(repeated(count).map(|_| run.slot(Source::Purchase))),
+        }
+    }
+    slots
 }
 
 fn saturating(limit: u32) -> usize {

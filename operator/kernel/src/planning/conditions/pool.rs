@@ -1,7 +1,7 @@
 //! What to say about a pool.
 
 use std::collections::BTreeSet;
-use std::fmt::{self, Write};
+use std::fmt::{self, Write as _};
 
 use super::{because, condition};
 use crate::feasibility::LengthSource;
@@ -252,7 +252,7 @@ fn ready(findings: &Findings, here: &str, stalled: Option<&Problem>, reconciling
     if let Some(problem) = stalled.or(reconciling) {
         return because(ConditionKind::Ready, Truth::False, problem.clone());
     }
-    let serve = sentence(format_args!("{here} serve"));
+    let serve = [here, " serve"].concat();
     let message = match held(findings) {
         Some(problem) => sentence(format_args!("{serve}; {} ({})", problem.message, problem.reason)),
         None if findings.kept > 0 => format!("{serve}; {} drains are over their deadline and wait on", findings.kept),
@@ -263,38 +263,45 @@ fn ready(findings: &Findings, here: &str, stalled: Option<&Problem>, reconciling
 
 fn objectives(findings: &Findings) -> Condition {
     let pool = findings.crew.pool;
-    let mut told = Vec::new();
+    let mut told = String::with_capacity(64 * pool.objectives.len());
     let mut worst: Option<(Truth, Reason)> = None;
     for (objective, measured) in pool.objectives.iter().zip(&pool.measured) {
-        let name = match objective.metric {
-            Metric::TimeToFirstToken => "TTFT",
-            Metric::InterTokenLatency => "ITL",
-        };
-        let name = format!("p{:.0} {name}", objective.percentile.get() * 100.0);
-        let (verdict, text) = match measured {
-            Measured::Known { samples, .. } if *samples < MIN_SAMPLES => (
-                (Truth::Unknown, Reason::MetricsUnavailable),
-                format!("{name}: fewer than {MIN_SAMPLES} requests"),
-            ),
-            Measured::Known { value_ms, attained, .. } => (
+        if !told.is_empty() {
+            told.push_str("; ");
+        }
+        told.push('p');
+        figures::push_whole(&mut told, percents(objective.percentile));
+        told.push_str(match objective.metric {
+            Metric::TimeToFirstToken => " TTFT",
+            Metric::InterTokenLatency => " ITL",
+        });
+        let verdict = match measured {
+            Measured::Known { samples, .. } if *samples < MIN_SAMPLES => {
+                let _ = write!(told, ": fewer than {MIN_SAMPLES} requests");
+                (Truth::Unknown, Reason::MetricsUnavailable)
+            }
+            Measured::Known { value_ms, attained, .. } => {
+                told.push(' ');
+                figures::push_two(&mut told, *value_ms);
+                told.push_str(" ms of ");
+                figures::push_whole(&mut told, objective.threshold.as_millis());
+                told.push_str(" ms");
                 if *attained >= objective.percentile {
                     (Truth::True, Reason::ObjectiveAttained)
                 } else {
                     (Truth::False, Reason::ObjectiveMissed)
-                },
-                format!(
-                    "{name} {} ms of {} ms",
-                    figures::two(*value_ms),
-                    objective.threshold.as_millis()
-                ),
-            ),
-            Measured::ModelOnly => (
-                (Truth::Unknown, Reason::ModelOnly),
-                format!("{name}: the engine exports no such metric"),
-            ),
-            Measured::Unknown { problem } => ((Truth::Unknown, problem.reason), format!("{name}: {}", problem.message)),
+                }
+            }
+            Measured::ModelOnly => {
+                told.push_str(": the engine exports no such metric");
+                (Truth::Unknown, Reason::ModelOnly)
+            }
+            Measured::Unknown { problem } => {
+                told.push_str(": ");
+                told.push_str(&problem.message);
+                (Truth::Unknown, problem.reason)
+            }
         };
-        told.push(text);
         // A miss outweighs what is unknown, and that outweighs what holds.
         let weight = |truth: Truth| match truth {
             Truth::False => 2,
@@ -306,7 +313,14 @@ fn objectives(findings: &Findings) -> Condition {
         }
     }
     let (truth, reason) = worst.unwrap_or((Truth::Unknown, Reason::MetricsUnavailable));
-    condition(ConditionKind::SLOMet, truth, reason, told.join("; "))
+    condition(ConditionKind::SLOMet, truth, reason, told)
+}
+
+/// A share as a whole number of hundredths.
+fn percents(share: Fraction) -> u64 {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "from 0 to 100")]
+    let percents = (share.get() * 100.0).round_ties_even() as u64;
+    percents
 }
 
 fn budget(world: &World, findings: &Findings) -> Condition {
@@ -349,11 +363,15 @@ fn capacity(findings: &Findings, serving: &Counts, sustainable: Rate, here: &str
             let message = format!("demand is unknown; {here} serve");
             return condition(kind, Truth::Unknown, Reason::MetricsUnavailable, message);
         }
-        Some(rate) => sentence(format_args!(
-            "{} requests/s of {} sustainable on {here}",
-            figures::two(rate.as_per_second()),
-            figures::two(sustainable.as_per_second()),
-        )),
+        Some(rate) => {
+            let mut load = String::with_capacity(192);
+            figures::push_two(&mut load, rate.as_per_second());
+            load.push_str(" requests/s of ");
+            figures::push_two(&mut load, sustainable.as_per_second());
+            load.push_str(" sustainable on ");
+            load.push_str(here);
+            load
+        }
     };
     let load = match findings.lead {
         Lead::Planned(guide) => sentence(format_args!("{load}; {}", guide.outlook())),

@@ -4,6 +4,8 @@
 //! off to the end of its minimum in free, a release an arc from free to off after recycling. The burn of a slot is at least every stretch
 //! of its convex function.
 
+use std::time::Duration;
+
 use microlp::{ComparisonOp, OptimizationDirection, SolveOptions, SolveOutcome, Stats, Variable};
 use pomarium_kernel::snapshot::Survive;
 use pomarium_kernel::strategy::{Class, Outcomes, Problem, Unit};
@@ -99,14 +101,7 @@ impl Milp {
             }
         };
         let variables: Vec<Variable> = self.columns.iter().map(variable).collect();
-        for row in &self.rows {
-            let terms: Vec<(Variable, f64)> = row.of.iter().map(|&(column, each)| (variables[column], each)).collect();
-            for (kind, limit) in [(ComparisonOp::Ge, row.least), (ComparisonOp::Le, row.most)] {
-                if limit.is_finite() {
-                    program.add_constraint(&terms[..], kind, limit);
-                }
-            }
-        }
+        self.constrain(&mut program, &variables);
         let mut options = SolveOptions::default();
         options.node_limit = Some(nodes);
         let least = |stats: Stats| {
@@ -131,12 +126,44 @@ impl Milp {
         }
     }
 
-    fn column(&mut self, cost: f64, most: f64, whole: bool) -> usize {
+    /// The same without columns that have to be whole.
+    #[must_use]
+    pub(crate) fn relaxed(mut self) -> Self {
+        for column in &mut self.columns {
+            column.whole = false;
+        }
+        self
+    }
+
+    /// Columns of the best solution if none has to be whole, by microlp; `None` if it is not known after `limit`.
+    pub(crate) fn optimum(&self, limit: Duration) -> Option<Vec<f64>> {
+        let mut program = microlp::Problem::new(OptimizationDirection::Minimize);
+        program.set_time_limit(limit);
+        let variable = |column: &Column| program.add_var(column.cost, (0.0, column.most));
+        let variables: Vec<Variable> = self.columns.iter().map(variable).collect();
+        self.constrain(&mut program, &variables);
+        let outcome = program.solve().ok().filter(SolveOutcome::is_optimal)?;
+        let solution = outcome.solution()?;
+        Some(variables.iter().map(|&variable| solution.var_value(variable)).collect())
+    }
+
+    fn constrain(&self, program: &mut microlp::Problem, variables: &[Variable]) {
+        for row in &self.rows {
+            let terms: Vec<(Variable, f64)> = row.of.iter().map(|&(column, each)| (variables[column], each)).collect();
+            for (kind, limit) in [(ComparisonOp::Ge, row.least), (ComparisonOp::Le, row.most)] {
+                if limit.is_finite() {
+                    program.add_constraint(&terms[..], kind, limit);
+                }
+            }
+        }
+    }
+
+    pub(super) fn column(&mut self, cost: f64, most: f64, whole: bool) -> usize {
         self.columns.push(Column { cost, most, whole });
         self.columns.len() - 1
     }
 
-    fn row(&mut self, least: f64, most: f64, of: Terms) {
+    pub(super) fn row(&mut self, least: f64, most: f64, of: Terms) {
         self.rows.push(Row { least, most, of });
     }
 }

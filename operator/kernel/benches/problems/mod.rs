@@ -4,8 +4,11 @@
 // Every bench and test that includes this uses a part of it.
 #![allow(dead_code)]
 
+pub(crate) mod highs;
 pub(crate) mod many;
 pub(crate) mod milp;
+pub(crate) mod peers;
+pub(crate) mod rounded;
 
 use pomarium_kernel::random::SplitMix;
 use pomarium_kernel::snapshot::Survive;

@@ -1,6 +1,10 @@
 //! A small world for tests: two sites, an owned and a hosted group, and one pool; and what effects do to it.
+//!
+//! Not part of the API of the controller: only there for its own tests, and for benches that ask for the feature `fixture`.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::missing_panics_doc)]
+// Benches use a part of it.
+#![cfg_attr(not(test), allow(dead_code))]
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -30,7 +34,7 @@ use crate::world::{
 };
 
 /// When everything happens.
-pub(crate) const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
+pub const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
 
 /// A hub behind `client`.
 pub(crate) fn hub(client: &Client) -> Hub {
@@ -70,7 +74,7 @@ pub(crate) fn chat() -> PoolId {
 }
 
 /// Makes an object of the API from JSON.
-pub(crate) fn read<T: DeserializeOwned>(value: Value) -> Arc<T> {
+pub fn read<T: DeserializeOwned>(value: Value) -> Arc<T> {
     Arc::new(serde_json::from_value(value).unwrap())
 }
 
@@ -197,7 +201,8 @@ fn quiet(uids: &[String]) -> Measurement {
     }
 }
 
-pub(crate) fn node(name: &str, group: &str) -> NodeSeen {
+/// A Node of a group that has been Ready for an hour.
+pub fn node(name: &str, group: &str) -> NodeSeen {
     NodeSeen {
         name: ServerName::from(name),
         uid: format!("uid-{name}"),
@@ -315,7 +320,7 @@ pub(crate) fn play(world: &mut World, effect: &Effect) {
 }
 
 /// The Pod as it is seen once its engine answers.
-pub(crate) fn ready(pod: &Pod) -> PodSeen {
+pub fn ready(pod: &Pod) -> PodSeen {
     let server = pod
         .annotations()
         .get(labels::SERVER)

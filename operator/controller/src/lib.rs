@@ -43,8 +43,8 @@ pub mod effect;
 pub mod events;
 pub mod export;
 pub(crate) mod fetch;
-#[cfg(test)]
-pub(crate) mod fixture;
+#[cfg(any(test, feature = "fixture"))]
+pub mod fixture;
 pub mod health;
 pub(crate) mod history;
 pub mod kubeconfig;

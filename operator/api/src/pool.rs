@@ -70,7 +70,8 @@ pub struct ServerPoolSpec {
     #[schemars(length(min = 1, max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["metric", "percentile"]))]
     pub objectives: Vec<Objective>,
     /// What one request over its objective costs, as a decimal in the budget's currency: the higher, the more spare capacity is
-    /// kept. Example: `"0.002"`. Default: `"0"`.
+    /// kept. Example: `"0.002"`. Default: `"0.0001"`, for which nothing is leased, and which keeps servers on that cost next to
+    /// nothing; `"0"` spends error budgets to the last cent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::money")]
     pub miss_penalty: Option<String>,

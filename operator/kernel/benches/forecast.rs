@@ -89,13 +89,13 @@ impl Known {
         self.record.advance(&self.history, &[]);
     }
 
-    /// Requests per bucket.
+    /// Requests per bucket, of 1,000 prompt and 200 output tokens each.
     fn forecast(&self, now: usize, lead: usize) -> f64 {
         let slot = Slot {
             start: end(now + lead),
             length: Span::from_millis(FINE.as_millis() * OVER as u64),
         };
-        let made = forecast(&self.history, &self.record, end(now), &[slot], &[]);
+        let made = forecast(&self.history, &self.record, end(now), &[slot], &[], 1.6);
         made.map_or(f64::NAN, |made| {
             made.slots[0].requests.median().as_per_second() * FINE.as_secs_f64()
         })
@@ -182,7 +182,7 @@ fn ahead_36_hours(bencher: Bencher) {
         })
         .collect();
     bencher.bench(|| {
-        let made = forecast(&known.history, &known.record, end(now), black_box(&slots), &[]);
+        let made = forecast(&known.history, &known.record, end(now), black_box(&slots), &[], 1.6);
         made.map(|made| made.slots.len() * LEVELS.len())
     });
 }

@@ -1,5 +1,7 @@
 //! What will arrive at a pool: quantiles of requests per second for every slot of the plan.
 //!
+//! What is forecast is [work](crate::work), told in requests of one size: lengths change within a day, and with them what a request is.
+//!
 //! Three calls, each a pure function: [`History::record`] writes down what was measured, [`Backtest::advance`] scores the
 //! forecasts whose time is over, [`forecast`] looks ahead. Several simple models compete; at each horizon the one with the
 //! least pinball loss lately is used, and its errors there make the band. History and track record are bounded,
@@ -183,7 +185,7 @@ impl Forecast {
     }
 }
 
-/// Looks ahead. `None` if nothing was recorded before `now`: unknown is not zero.
+/// Looks ahead, in requests of which each is so much `work`. `None` if nothing was recorded before `now`: unknown is not zero.
 ///
 /// Horizons count from the last measurement, so that a forecast from stale measurements has a wider band.
 pub fn forecast(
@@ -192,6 +194,7 @@ pub fn forecast(
     now: Timestamp,
     slots: &[Slot],
     events: &[Event],
+    work: f64,
 ) -> Option<Forecast> {
     let until = history.recorded_until()?.min(now);
     let at = history.fine.number(until);
@@ -203,6 +206,7 @@ pub fn forecast(
         record,
         offsets: record.offsets(),
         noise: view.noise(at, PER_HOUR * 24),
+        work,
         as_of,
         events,
     };
@@ -234,6 +238,8 @@ struct Ahead<'a> {
     as_of: AsOf<'a>,
     offsets: [Offsets; BANDS],
     noise: f64,
+    /// How much there is to do for a request.
+    work: f64,
     events: &'a [Event],
 }
 
@@ -276,8 +282,8 @@ impl Ahead<'_> {
         let factor = view::factor(self.events, start, end);
         let mut floor = 0.0_f64;
         Quantiles(offsets.0.map(|offset| {
-            let requests = libm::expm1((expected + offset).clamp(0.0, MOST_LOG)) * factor;
-            floor = floor.max(requests / FINE.as_secs_f64());
+            let work = libm::expm1((expected + offset).clamp(0.0, MOST_LOG)) * factor;
+            floor = floor.max(work / FINE.as_secs_f64() / self.work);
             Rate::per_second(floor)
         }))
     }

@@ -43,3 +43,4 @@ pub mod spending;
 pub mod strategy;
 pub mod time;
 pub mod units;
+pub mod work;

@@ -40,6 +40,7 @@ mod follow;
 mod grow;
 mod guide;
 mod hold;
+mod lasting;
 mod leave;
 mod memo;
 mod model;

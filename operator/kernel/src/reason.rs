@@ -201,6 +201,8 @@ reasons! {
     CapacityExhausted,
     /// Requests will miss an objective more often than its window allows, whatever may be had now.
     ErrorBudgetSpent,
+    /// Objectives are missed, or will be, and what is left of the error budget outlasts its window all the same: no server is leased for many hours for it.
+    ErrorBudgetLasts,
     /// What is wanted costs more than the budget has left.
     BudgetSpent,
     /// The site has no power left for another server.

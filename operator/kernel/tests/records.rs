@@ -16,7 +16,7 @@ use pomarium_kernel::snapshot::{MachineKey, Metric, Objective};
 use pomarium_kernel::strategy::bursts::Bursts;
 use pomarium_kernel::strategy::past::Past;
 use pomarium_kernel::time::{Span, Timestamp};
-use pomarium_kernel::units::{Fraction, Rate};
+use pomarium_kernel::units::Fraction;
 use serde_json::{Value, json};
 
 const FIRST: &str = include_str!("records/past-1.json");
@@ -102,7 +102,11 @@ fn an_upgrade_keeps_what_arrived() {
     }
     let mut bursts = Bursts::default();
     for (from, until, requests) in scrapes() {
-        bursts.record(from, until, requests);
+        let uncounted = Counts {
+            requests,
+            ..Counts::default()
+        };
+        bursts.record(from, until, uncounted);
     }
     assert_eq!(past.bursts, bursts);
 }
@@ -126,7 +130,7 @@ fn an_upgrade_keeps_how_forecasts_have_done_and_goes_on_from_there() {
         start: END,
         length: Span::from_hours(1),
     }];
-    assert!(forecast(&past.history, &past.backtest, END, &slots, &[]).is_some());
+    assert!(forecast(&past.history, &past.backtest, END, &slots, &[], 1.5).is_some());
     let counts = Counts {
         requests: 1_000,
         prompt_tokens: 900_000,
@@ -198,5 +202,7 @@ fn what_an_earlier_version_did_not_write_costs_nothing_else() {
 
     record.as_object_mut().unwrap().remove("calibrations");
     assert_eq!(trust(&read(&record)), Trust::TooFewSamples);
-    assert_eq!(read(&record).history.lately(END), Some(Rate::per_second(0.4)));
+    // Of 900 prompt and 200 output tokens each.
+    let lately = read(&record).history.lately(END).unwrap();
+    assert!((lately - 0.4 * 1.5).abs() < 1e-9, "{lately}");
 }

@@ -30,6 +30,10 @@ pub struct Requests {
 pub struct Answered {
     /// When it arrived, in ms from the start of the scored part.
     pub arrival_ms: u64,
+    /// Its prompt.
+    pub prompt_tokens: u32,
+    /// Its answer.
+    pub output_tokens: u32,
     /// Until its first token.
     pub ttft_ms: f64,
     /// Mean time between its tokens; `None` with fewer than two.
@@ -197,6 +201,8 @@ mod tests {
             for index in 0..10_000 {
                 scorer.answered(&Answered {
                     arrival_ms: u64::from(index * 7_919 % 10_000) * 1_000,
+                    prompt_tokens: 1,
+                    output_tokens: 1,
                     ttft_ms: value_ms(index),
                     itl_ms: None,
                 });

@@ -18,6 +18,8 @@ struct Counters {
     prompt_tokens: u64,
     output_tokens: u64,
     answered: u64,
+    answered_prompt_tokens: u64,
+    answered_output_tokens: u64,
     ttft_ms: f64,
     itl_ms: f64,
     with_itl: u64,
@@ -64,12 +66,12 @@ pub struct Totals {
     pub at_ms: i64,
     /// Requests that arrived.
     pub requests: u64,
-    /// Prompt tokens of them.
-    pub prompt_tokens: u64,
-    /// Output tokens of them.
-    pub output_tokens: u64,
     /// Requests that were answered.
     pub answered: u64,
+    /// Prompt tokens of these.
+    pub prompt_tokens: u64,
+    /// Output tokens of these.
+    pub output_tokens: u64,
     /// Those of them that were over the threshold, per objective.
     pub missed: Vec<u64>,
 }
@@ -139,6 +141,8 @@ impl Scrapes {
             }
         }
         self.now.answered += 1;
+        self.now.answered_prompt_tokens += u64::from(request.prompt_tokens);
+        self.now.answered_output_tokens += u64::from(request.output_tokens);
         self.now.ttft_ms += request.ttft_ms;
         self.now.itl_ms += request.itl_ms.unwrap_or(0.0);
         self.now.with_itl += u64::from(request.itl_ms.is_some());
@@ -172,9 +176,9 @@ impl Scrapes {
         Some(Totals {
             at_ms: newest.at_ms,
             requests: newest.counters.arrived,
-            prompt_tokens: newest.counters.prompt_tokens,
-            output_tokens: newest.counters.output_tokens,
             answered: newest.counters.answered,
+            prompt_tokens: newest.counters.answered_prompt_tokens,
+            output_tokens: newest.counters.answered_output_tokens,
             missed: newest
                 .counters
                 .within

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::sync::LazyLock;
 
 use crate::snapshot::LengthMix;
+use crate::work;
 
 /// Classes of [`LengthMix::assumed`]. Enough that the longest twentieth of the prompts is a class of its own.
 const ASSUMED_CLASSES: usize = 64;
@@ -13,6 +14,9 @@ const SPLIT_FROM: usize = 16;
 
 /// In how many classes.
 const OUTPUTS_PER_PROMPT: usize = 4;
+
+/// A request is at least so much work: rates are divided by it.
+const LEAST_WORK: f64 = 1e-3;
 
 impl LengthMix {
     /// Bins samples of (prompt, output) tokens into at most `bins` equally likely classes. `None` without samples.
@@ -132,6 +136,12 @@ impl LengthMix {
         };
         let (prompt, output) = self.means();
         [prompt, output, square(|class| class.0), square(|class| class.1)]
+    }
+
+    /// How much there is to do for one of them on average, see [`work`]. Above zero.
+    pub fn work(&self) -> f64 {
+        let (prompt, output) = self.means();
+        work::of_tokens(prompt, output).max(LEAST_WORK)
     }
 
     /// Mean prompt and output tokens; zero without classes.

@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::buckets::Buckets;
 use super::packing;
+use crate::snapshot::LengthMix;
 use crate::time::{Span, Timestamp};
-use crate::units::Rate;
+use crate::work;
 
 /// What arrived in some span of time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +23,15 @@ pub struct Counts {
 }
 
 impl Counts {
+    /// How much there is to do for them, see [`work`]. As much as is assumed where nobody counts tokens.
+    pub fn work(self) -> f64 {
+        if self.prompt_tokens == 0 && self.output_tokens == 0 {
+            self.requests as f64 * LengthMix::assumed().work()
+        } else {
+            work::of_tokens(self.prompt_tokens as f64, self.output_tokens as f64)
+        }
+    }
+
     fn zip(self, other: Self, combine: impl Fn(u64, u64) -> u64) -> Self {
         Self {
             requests: combine(self.requests, other.requests),
@@ -65,11 +75,11 @@ pub struct Bucket {
 const LEAST_MEASURED: f64 = 0.2;
 
 impl Bucket {
-    /// Requests per second while it was measured; `None` if hardly any of `span` was.
-    pub fn rate(&self, span: Span) -> Option<Rate> {
+    /// Work per second while it was measured; `None` if hardly any of `span` was.
+    pub fn work_per_s(&self, span: Span) -> Option<f64> {
         let measured = f64::from(self.measured_ms);
         let enough = self.measured_ms > 0 && measured >= LEAST_MEASURED * span.as_millis() as f64;
-        enough.then(|| Rate::per_second(self.counts.requests as f64 * 1_000.0 / measured))
+        enough.then(|| self.counts.work() * 1_000.0 / measured)
     }
 }
 
@@ -291,15 +301,15 @@ impl History {
         self.until
     }
 
-    /// Requests per second over the last half hour before `now`, as far as it was measured. `None` if hardly any of it was.
-    pub fn lately(&self, now: Timestamp) -> Option<Rate> {
+    /// Work per second over the last half hour before `now`, as far as it was measured. `None` if hardly any of it was.
+    pub fn lately(&self, now: Timestamp) -> Option<f64> {
         let recent = self.fine().filter(|(start, _)| now.since(*start) <= LATELY);
         let mut all = Bucket::default();
         for (_, bucket) in recent {
-            all.counts.requests += bucket.counts.requests;
+            all.counts = all.counts.plus(bucket.counts);
             all.measured_ms = all.measured_ms.saturating_add(bucket.measured_ms);
         }
-        all.rate(FINE)
+        all.work_per_s(FINE)
     }
 
     /// The buckets of 5 minutes with their starts, oldest first.
@@ -362,7 +372,10 @@ mod tests {
     fn rates(history: &History) -> Vec<Option<f64>> {
         history
             .fine()
-            .map(|(_, bucket)| bucket.rate(FINE).map(Rate::as_per_second))
+            .map(|(_, bucket)| {
+                let each = requests(1).work();
+                bucket.work_per_s(FINE).map(|work| (work / each * 1e6).round() / 1e6)
+            })
             .collect()
     }
 

@@ -6,12 +6,12 @@ use super::*;
 
 mod worlds;
 
-use worlds::{World, hours, slots};
+use worlds::{EACH, World, hours, slots};
 
 #[test]
 fn nothing_recorded_is_no_forecast() {
     let (history, record) = (History::new(), Backtest::new());
-    assert_eq!(forecast(&history, &record, hours(0), &slots(hours(0)), &[]), None);
+    assert_eq!(forecast(&history, &record, hours(0), &slots(hours(0)), &[], EACH), None);
 }
 
 #[test]
@@ -86,7 +86,7 @@ fn a_declared_event_raises_its_window_and_is_not_learned_as_normal() {
     let declared = World::recorded_with((0..3 * 288).map(arrivals), &past);
     let plain = World::recorded((0..3 * 288).map(|_| Some(300)));
     let slots = slots(plain.now);
-    let declared = forecast(&declared.history, &declared.record, plain.now, &slots, &past).unwrap();
+    let declared = forecast(&declared.history, &declared.record, plain.now, &slots, &past, EACH).unwrap();
     assert_eq!(declared.slots, plain.forecast().slots);
 
     let now = plain.now;
@@ -99,8 +99,8 @@ fn a_declared_event_raises_its_window_and_is_not_learned_as_normal() {
         start: coming.start,
         length: Span::from_hours(1),
     }];
-    let with = forecast(&plain.history, &plain.record, now, &slot, &[coming]).unwrap();
-    let without = forecast(&plain.history, &plain.record, now, &slot, &[]).unwrap();
+    let with = forecast(&plain.history, &plain.record, now, &slot, &[coming], EACH).unwrap();
+    let without = forecast(&plain.history, &plain.record, now, &slot, &[], EACH).unwrap();
     let ratio = with.slots[0].requests.median().as_per_second() / without.slots[0].requests.median().as_per_second();
     assert!((ratio - 1.6).abs() < 1e-9, "{ratio}");
 }
@@ -161,7 +161,7 @@ fn on_a_friday_evening_a_quiet_saturday_is_expected_once_weeks_are_known() {
             start: noon,
             length: COARSE,
         }];
-        let forecast = forecast(&world.history, &world.record, world.now, &slot, &[]).unwrap();
+        let forecast = forecast(&world.history, &world.record, world.now, &slot, &[], EACH).unwrap();
         (forecast.season, forecast.slots[0].requests.median().as_per_second())
     };
     // 400 per 5 minutes, 1.5 times since the first Saturday, halved on weekends, 1.7 times at noon.
@@ -188,7 +188,7 @@ fn what_is_forecast_depends_on_nothing_that_comes_later() {
     let with = |later: u64| {
         let later = (0..24).map(|bucket| Some(later + bucket * 10));
         let world = World::recorded(past.iter().copied().chain(later));
-        forecast(&world.history, &record, now, &slots, &[]).unwrap().slots
+        forecast(&world.history, &record, now, &slots, &[], EACH).unwrap().slots
     };
     assert_eq!(with(0), with(100_000));
 }
@@ -262,7 +262,7 @@ proptest! {
         let world = World::recorded(arrivals.into_iter());
         let slot = Slot { start: world.now + Span::from_hours(50), length: Span::from_hours(length) };
         let slot = Slot { start: Timestamp::from_millis(slot.start.as_millis() + (ahead - 50) * 3_600_000 + 77_777), ..slot };
-        if let Some(forecast) = forecast(&world.history, &world.record, world.now, &[slot], &[]) {
+        if let Some(forecast) = forecast(&world.history, &world.record, world.now, &[slot], &[], EACH) {
             let rates = forecast.slots[0].requests.0;
             prop_assert!(rates.is_sorted());
             prop_assert!(rates.iter().all(|rate| rate.as_per_second().is_finite() && rate.as_per_second() >= 0.0));

@@ -1,6 +1,6 @@
-//! A history as the models see it: requests per 5 minutes with declared events divided out, as of some moment.
+//! A history as the models see it: work per 5 minutes with declared events divided out, as of some moment.
 //!
-//! Models work on `ln(1 + y)`, where `y` is the mean number of requests per 5 minutes: demand moves by factors rather than by
+//! Models work on `ln(1 + y)`, where `y` is the mean work of 5 minutes: demand moves by factors rather than by
 //! amounts, zero is a value like any other, and no forecast can come out negative (Box and Cox 1964, with shift 1).
 //! Every function takes the boundary up to which it may look. Nothing behind the boundary changes its answer.
 
@@ -52,8 +52,8 @@ impl Column {
     fn new(series: &Series, events: &[Event]) -> Self {
         let one = |(number, bucket): (i64, Bucket)| {
             let factor = factor(events, series.start_of(number), series.start_of(number + 1));
-            bucket.rate(series.span).map_or(f64::NAN, |rate| {
-                (rate.as_per_second() * super::history::FINE.as_secs_f64() / factor).min(MOST)
+            bucket.work_per_s(series.span).map_or(f64::NAN, |work| {
+                (work * super::history::FINE.as_secs_f64() / factor).min(MOST)
             })
         };
         Self {
@@ -83,7 +83,7 @@ impl Column {
 /// What the models may look at.
 pub(crate) struct View {
     fine: Column,
-    /// Mean requests per 5 minutes in each hour.
+    /// Mean work of 5 minutes in each hour.
     hourly: Column,
     /// `ln(1 + y)` of `hourly`.
     logs: Column,
@@ -103,7 +103,7 @@ impl View {
         }
     }
 
-    /// Mean requests per 5 minutes over `stretch`, all before boundary `until`: from fine buckets, else from hours.
+    /// Mean work of 5 minutes over `stretch`, all before boundary `until`: from fine buckets, else from hours.
     pub(crate) fn mean(&self, stretch: Stretch, until: i64) -> Option<f64> {
         if stretch.end > until {
             return None;

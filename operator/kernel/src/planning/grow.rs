@@ -10,6 +10,7 @@ use super::crew::{Crew, Standing, count};
 use super::demand::{Need, strain};
 use super::evidence::{self, doubts, mislead, suffices};
 use super::figures;
+use super::lasting::outlasts;
 use super::model::{Counts, Lack, Model, total, with};
 use super::policy::{PURCHASE_DWELL, TARGET_UTILIZATION};
 use super::react::{Floor, floor};
@@ -17,6 +18,7 @@ use super::slots::Slot;
 use crate::names::GroupName;
 use crate::plan::Verdict;
 use crate::reason::{Problem, Reason};
+use crate::strategy::dwell::is_long;
 use crate::time::Timestamp;
 use crate::units::Rate;
 
@@ -111,6 +113,13 @@ pub(crate) fn grow<'g, 'a>(
             growth.short = Some(shortage(&want.message, model, unavailable));
             break;
         };
+        if let Some(lasts) = grow.no_matter(&want, &have, offers.get(next)) {
+            growth.short_since = grow.short_since(&want, &have);
+            for slot in offers.extract_if(.., |slot| slot.is_purchase() && grow.binds(slot)) {
+                unavailable.entry(slot.group).or_insert_with(|| lasts.clone());
+            }
+            continue;
+        }
         let mut chosen = next;
         if offers.get(next).is_some_and(Slot::is_purchase) {
             growth.short_since = grow.short_since(&want, &have);
@@ -290,6 +299,28 @@ impl<'g, 'a> Grow<'g, 'a> {
             _ => true,
         };
         lasts.then(|| self.crew.pool.memory.short_since.unwrap_or(self.now))
+    }
+
+    /// Whether a server of this group, once asked for, is paid for many hours.
+    fn binds(&self, slot: &Slot) -> bool {
+        let choice = self.model.options.choice(&slot.group);
+        choice.is_some_and(|choice| is_long(choice.group.pricing.minimum_lease))
+    }
+
+    /// Why what is missing is no reason to lease a server for many hours.
+    fn no_matter(&self, want: &Want, have: &Counts, slot: Option<&Slot>) -> Option<Problem> {
+        let slot = slot.filter(|slot| slot.is_purchase() && self.binds(slot))?;
+        let measured = matches!(want.cause, Cause::Reaction | Cause::Model) && total(have) > 0;
+        let pool = self.crew.pool;
+        measured
+            .then(|| outlasts(pool, self.need.rate(), self.now))?
+            .map(|lasts| {
+                let message = format!(
+                    "{}; {}: no server of {} is leased for it",
+                    want.message, lasts.message, slot.group
+                );
+                Problem::new(Reason::ErrorBudgetLasts, message)
+            })
     }
 
     /// Why servers that only doubted figures ask for are not paid for.

@@ -109,7 +109,11 @@ impl<'a> Guide<'a> {
                 _ => None,
             })
             .reduce(f64::max)?;
-        let rate = rate.as_per_second() * AFTER_BURST;
+        // Longer requests are more to do at the same rate.
+        let work = self.planned.work;
+        let lately = pool.past.history.lately(self.now).filter(|_| work > 0.0);
+        let lately = lately.map_or(0.0, |work_per_s| work_per_s / work);
+        let rate = rate.as_per_second().max(lately) * AFTER_BURST;
         let expected = self.planned.burn.as_ref()?.at(rate, self.capacity(serving));
         (burnt > DISTRUST_LEAST && burnt > expected * DISTRUST_FACTOR).then(|| {
             format!(

@@ -85,6 +85,9 @@ pub struct PoolAhead {
     pub prices: BTreeMap<Timestamp, f64>,
     /// What it was planned for.
     pub forecast: Option<Forecast>,
+    /// How much there is to do for one of its requests, see [`crate::work`]: rates are of such requests.
+    #[serde(default)]
+    pub work: f64,
     /// What its servers burn at which load.
     pub burn: Option<BurnTable>,
     /// Requests/s of one server of each group at saturation.

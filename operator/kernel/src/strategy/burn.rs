@@ -39,6 +39,8 @@ pub struct SteadyBurn {
     pub(super) anchors: Vec<(f64, Vec<[f64; LOADS.len()]>)>,
     /// Per objective.
     pub(super) missed: Vec<Missed>,
+    /// How much there is to do for a request, see [`crate::work`].
+    pub(super) work: f64,
 }
 
 /// What it is to miss one objective.

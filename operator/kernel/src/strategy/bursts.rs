@@ -2,7 +2,8 @@
 //!
 //! A forecast knows the rate of minutes and hours. Requests come in bursts of several times that rate, whose backlog is felt for as long as it
 //! takes to work it off: how many of them miss their objective depends on how much faster servers are than the rate between bursts. Bursts
-//! are not forecast; those of the last two days, kept as counts of 15 s, are taken as a sample of those to come.
+//! are not forecast; those of the last two days, kept as counts of 15 s, are taken as a sample of those to come. What comes in a burst is
+//! [work](crate::work), and what may miss are requests: a few long ones make others wait, many short ones may not.
 //!
 //! # What a load burns
 //! The sample is played against a fluid queue: work arrives as the bursts do, around a mean of ρ, and is finished at rate 1. A request whose
@@ -24,6 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use self::counts::{Count, Counts};
 use super::burn::{BurnTable, LOADS, SteadyBurn, interpolate};
+use crate::forecast;
 use crate::forecast::packing::{DecodeError, Reader, Writer};
 use crate::time::{Span, Timestamp};
 
@@ -46,18 +48,20 @@ const STEADY_UP_TO: f64 = 0.85;
 /// At this distance between the logarithms of two rates, what was seen around one counts a quarter for the other.
 const SIMILAR: f64 = 0.9;
 
-/// Requests per 15 s of the last two days.
+/// Requests and work per 15 s of the last two days.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Packed", into = "Packed")]
 pub struct Bursts {
-    counts: Counts,
+    requests: Counts,
+    /// In whole units; for the same time.
+    work: Counts,
 }
 
 /// The sample, relative to the rate around each count.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sample {
     /// What it is made of. Every count's deviation is eight times as long, and soon computed again.
-    counts: Counts,
+    bursts: Bursts,
     /// Deviations grow as this power of the rate.
     exponent: f64,
     /// One time in ten the mean of five minutes deviates by more than this, as a share of rate^exponent.
@@ -65,8 +69,8 @@ pub struct Sample {
 }
 
 impl Bursts {
-    /// Adds `requests` that arrived in `[from, until)`, spread evenly over it. What comes late is left out.
-    pub fn record(&mut self, from: Timestamp, until: Timestamp, requests: u64) {
+    /// Adds what `arrived` in `[from, until)`, spread evenly over it. What comes late is left out.
+    pub fn record(&mut self, from: Timestamp, until: Timestamp, arrived: forecast::Counts) {
         let bin = BIN.as_millis().cast_signed();
         let (first, last) = (
             from.as_millis().div_euclid(bin),
@@ -77,51 +81,53 @@ impl Bursts {
             return;
         }
         let room = i64::try_from(KEPT).unwrap_or(i64::MAX);
-        if self.counts.is_empty() || first < self.counts.first() || first - self.counts.end() >= room {
-            self.counts = Counts::new(first, []);
+        let known = &self.requests;
+        if known.is_empty() || first < known.first() || first - known.end() >= room {
+            self.requests = Counts::new(first, []);
+            self.work = Counts::new(first, []);
         }
         let length = until.since(from).as_millis() as f64;
-        let mut spread = 0;
-        for number in first..=last {
-            let ends = ((number + 1) * bin).min(until.as_millis());
-            let share = (ends - from.as_millis()) as f64 / length;
-            #[expect(
-                clippy::cast_possible_truncation,
-                clippy::cast_sign_loss,
-                reason = "a share of a u64, from 0 on"
-            )]
-            let so_far = (requests as f64 * share).round() as u64;
-            let added = u32::try_from(so_far - spread).unwrap_or(u32::MAX);
-            spread = so_far;
-            self.counts.add(number, added);
-        }
-        // By whole hours, so that the sample stays the same for one.
-        while self.counts.len() > KEPT {
-            self.counts.forget_hour();
+        for (counts, arrived) in [
+            (&mut self.requests, arrived.requests as f64),
+            (&mut self.work, arrived.work()),
+        ] {
+            let mut spread = 0;
+            for number in first..=last {
+                let ends = ((number + 1) * bin).min(until.as_millis());
+                let share = (ends - from.as_millis()) as f64 / length;
+                let so_far = whole(arrived * share);
+                counts.add(number, u32::try_from(so_far - spread).unwrap_or(u32::MAX));
+                spread = so_far;
+            }
+            // By whole hours, so that the sample stays the same for one.
+            while counts.len() > KEPT {
+                counts.forget_hour();
+            }
         }
     }
 
     /// Whether these counts give the same sample as others.
     pub(super) fn alike(&self, other: &Self) -> bool {
-        self.counts.closed_alike(&other.counts)
+        self.requests.closed_alike(&other.requests) && self.work.closed_alike(&other.work)
     }
 
     /// The same without what no sample is made of.
     pub(super) fn closed(&self) -> Self {
         Self {
-            counts: self.counts.without_open(),
+            requests: self.requests.without_open(),
+            work: self.work.without_open(),
         }
     }
 
     /// The sample of bursts; `None` while too little is known.
     pub(super) fn sample(&self) -> Option<Sample> {
-        let points = points(&self.counts);
+        let points = points(&self.work);
         if points.iter().flatten().count() < LEAST {
             return None;
         }
         let exponent = exponent(&points);
         Some(Sample {
-            counts: self.counts.without_open(),
+            bursts: self.closed(),
             high: high(&deviations(points, exponent)),
             exponent,
         })
@@ -223,11 +229,14 @@ impl Sample {
 
     /// What `steady` burns when demand comes in these bursts.
     pub(super) fn burn(&self, steady: &SteadyBurn) -> Option<BurnTable> {
-        let deviations = deviations(points(&self.counts), self.exponent);
+        let requests = points(&self.bursts.requests).into_iter();
+        let requests = requests.map(|point| point.map_or(0.0, |(relative, _)| relative));
+        let deviations = deviations(points(&self.bursts.work), self.exponent);
+        let bursts: Vec<_> = deviations.into_iter().zip(requests).collect();
         let anchors = steady.anchors.iter().map(|(capacity, objectives)| {
             let burn = LOADS.map(|load| {
                 if load > 0.0 {
-                    self.at(&deviations, load, *capacity, steady, objectives)
+                    self.at(&bursts, load, *capacity, steady, objectives)
                 } else {
                     0.0
                 }
@@ -240,35 +249,35 @@ impl Sample {
     /// Burn per request at a mean `load` of servers that finish `capacity` requests/s.
     fn at(
         &self,
-        deviations: &[Option<Deviation>],
+        bursts: &[(Option<Deviation>, f64)],
         load: f64,
         capacity: f64,
         steady: &SteadyBurn,
         objectives: &[[f64; LOADS.len()]],
     ) -> f64 {
-        let rate = load * capacity;
+        let rate = load * capacity * steady.work;
         let log_rate = libm::log(rate);
         let bin = BIN.as_secs_f64();
         let (mut backlog, mut requests) = (0.0_f64, 0.0);
         let mut burnt = vec![0.0; steady.missed.len()];
         // Relative to the rate, deviations grow as rate^(exponent − 1).
         let scale = libm::pow(rate, self.exponent - 1.0);
-        for deviation in deviations {
+        for (deviation, arrived) in bursts {
             let Some(deviation) = deviation else {
                 backlog = 0.0;
                 continue;
             };
-            let arrivals = (1.0 + deviation.share * scale).max(0.0);
+            let work = (1.0 + deviation.share * scale).max(0.0);
             let before = backlog;
-            backlog = (backlog + (arrivals * load - 1.0) * bin).max(0.0);
-            let busy = if backlog > 0.0 { 1.0 } else { (arrivals * load).min(1.0) };
-            let weight = arrivals * deviation.weight(log_rate);
+            backlog = (backlog + (work * load - 1.0) * bin).max(0.0);
+            let busy = if backlog > 0.0 { 1.0 } else { (work * load).min(1.0) };
+            let weight = arrived * deviation.weight(log_rate);
             requests += weight;
             for ((sum, table), missed) in burnt.iter_mut().zip(objectives).zip(&steady.missed) {
                 let each = match missed.patience_s {
                     Some(patience_s) => {
                         let late = beyond(before, backlog, patience_s) * missed.burn;
-                        late.max(interpolate(table, (arrivals * load).min(STEADY_UP_TO)))
+                        late.max(interpolate(table, (work * load).min(STEADY_UP_TO)))
                     }
                     None => interpolate(table, busy),
                 };
@@ -292,27 +301,44 @@ fn beyond(before: f64, after: f64, patience: f64) -> f64 {
     }
 }
 
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "from 0 on; `as` saturates"
+)]
+fn whole(amount: f64) -> u64 {
+    amount.round() as u64
+}
+
 /// What is written: differences of the counts, each one higher than it is so that 0 is a gap.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Packed {
     first: i64,
     length: u64,
+    /// Requests.
     counts: String,
+    /// Work; empty in records of before it was counted.
+    #[serde(default)]
+    work: String,
 }
 
 impl From<Bursts> for Packed {
     fn from(bursts: Bursts) -> Self {
-        let mut writer = Writer::default();
-        let mut last = 0;
-        for count in bursts.counts.iter() {
-            writer.signed(i64::from(count.0) - last);
-            last = i64::from(count.0);
-        }
+        let written = |counts: &Counts| {
+            let mut writer = Writer::default();
+            let mut last = 0;
+            for count in counts.iter() {
+                writer.signed(i64::from(count.0) - last);
+                last = i64::from(count.0);
+            }
+            writer.finish()
+        };
         Self {
-            first: bursts.counts.first(),
-            length: bursts.counts.len() as u64,
-            counts: writer.finish(),
+            first: bursts.requests.first(),
+            length: bursts.requests.len() as u64,
+            counts: written(&bursts.requests),
+            work: written(&bursts.work),
         }
     }
 }
@@ -321,24 +347,48 @@ impl TryFrom<Packed> for Bursts {
     type Error = DecodeError;
 
     fn try_from(packed: Packed) -> Result<Self, DecodeError> {
-        const WHAT: &str = "counts of 15 s";
         let length = usize::try_from(packed.length).ok().filter(|length| *length <= KEPT);
         let length = length.ok_or(DecodeError::Range(WHAT))?;
         if packed.first.unsigned_abs() > 1 << 48 {
             return Err(DecodeError::Range(WHAT));
         }
-        let mut reader = Reader::new(&packed.counts, WHAT)?;
-        let mut counts = Vec::with_capacity(length);
-        let mut last = 0_i64;
-        for _ in 0..length {
-            last = last.checked_add(reader.signed()?).ok_or(DecodeError::Range(WHAT))?;
-            counts.push(Count(u32::try_from(last).map_err(|_| DecodeError::Range(WHAT))?));
-        }
-        reader.finish()?;
+        let requests = read(&packed.counts, length)?;
+        let work = if packed.work.is_empty() {
+            requests.iter().copied().map(assumed_work).collect()
+        } else {
+            read(&packed.work, length)?
+        };
         Ok(Self {
-            counts: Counts::new(packed.first, counts),
+            requests: Counts::new(packed.first, requests),
+            work: Counts::new(packed.first, work),
         })
     }
+}
+
+const WHAT: &str = "counts of 15 s";
+
+fn read(text: &str, length: usize) -> Result<Vec<Count>, DecodeError> {
+    let mut reader = Reader::new(text, WHAT)?;
+    let mut counts = Vec::with_capacity(length);
+    let mut last = 0_i64;
+    for _ in 0..length {
+        last = last.checked_add(reader.signed()?).ok_or(DecodeError::Range(WHAT))?;
+        counts.push(Count(u32::try_from(last).map_err(|_| DecodeError::Range(WHAT))?));
+    }
+    reader.finish()?;
+    Ok(counts)
+}
+
+/// The work of so many requests whose tokens nobody has counted.
+fn assumed_work(requests: Count) -> Count {
+    let work = |requests: u32| {
+        let counts = forecast::Counts {
+            requests: u64::from(requests),
+            ..forecast::Counts::default()
+        };
+        u32::try_from(whole(counts.work())).unwrap_or(u32::MAX)
+    };
+    requests.get().map_or(requests, |requests| Count::of(work(requests)))
 }
 
 #[cfg(test)]

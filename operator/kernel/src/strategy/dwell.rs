@@ -51,6 +51,11 @@ pub(super) fn patience(minimum_lease: Span) -> Option<Span> {
     (patience >= LEAST).then_some(patience)
 }
 
+/// Whether a lease is not to be taken for a short while.
+pub(crate) fn is_long(minimum_lease: Span) -> bool {
+    patience(minimum_lease).is_some()
+}
+
 impl Considered {
     /// Adds what a plan made `now` wants; returns how many servers all plans of the time of `patience` wanted to have by now.
     pub(super) fn consider(&mut self, now: Timestamp, patience: Option<Span>, servers: Vec<u32>) -> u32 {

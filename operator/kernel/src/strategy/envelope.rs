@@ -30,7 +30,7 @@ use crate::time::{Span, Timestamp};
 use crate::units::Rate;
 
 /// The share of an error budget that is planned to be spent. The rest is for what no forecast sees.
-pub const SPEND: f64 = 0.75;
+pub const SPEND: f64 = 0.9;
 
 /// How a plan is made. Anything but the default is for replays: to see what an ingredient is worth.
 #[derive(Clone, Copy, Debug, PartialEq)]

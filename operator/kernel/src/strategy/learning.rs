@@ -18,7 +18,6 @@ use crate::forecast::{Counts, Event};
 use crate::names::GroupName;
 use crate::snapshot::Objective;
 use crate::time::{Span, Timestamp};
-use crate::units::Rate;
 
 /// Up to this load, what is expected of some minutes can be compared with what they burnt. Beyond it a backlog grows: what it burns is
 /// expected of the time in which it arises and measured when it is worked off.
@@ -29,7 +28,7 @@ const COMPARABLE: f64 = 0.9;
 pub struct Counted {
     /// Up to when.
     pub at: Timestamp,
-    /// What arrived.
+    /// What arrived; tokens as far as they are counted.
     pub arrived: Counts,
     /// What was answered; `None` if the source cannot tell.
     pub answered: Option<Answered>,
@@ -69,6 +68,8 @@ pub struct Learner {
     /// Serving replicas by group, summed over the measurements since then, and how many those were.
     served: BTreeMap<GroupName, f64>,
     measurements: f64,
+    /// Prompt and output tokens, at most zero: so many more than were counted since have been recorded.
+    owed: [f64; 2],
 }
 
 impl Learner {
@@ -83,6 +84,7 @@ impl Learner {
         }
         let Some(arrived) = added(&last, counted).filter(|_| counted.at.since(last.at) <= seen.gap) else {
             self.begin(counted);
+            self.owed = [0.0; 2];
             return false;
         };
         let nothing_yet = past.history.recorded_until().is_none() && arrived.requests == 0;
@@ -90,9 +92,34 @@ impl Learner {
             self.begin(counted);
             return false;
         }
+        let arrived = self.with_tokens(past, &last, counted, arrived);
         past.arrived(last.at, counted.at, arrived, seen.events);
         self.compare(past, counted, seen);
         true
+    }
+
+    /// What arrived, with its tokens. Sources count tokens when they are read or written, and what has just arrived waits for that, the longer
+    /// the more there is: as long as it is not answered it is taken to be as long as others lately, and what proves to be too much or too little
+    /// then is made up for.
+    fn with_tokens(&mut self, past: &Past, last: &Counted, counted: &Counted, arrived: Counts) -> Counts {
+        let answered = |counted: &Counted| Some(counted.answered.as_ref()?.requests);
+        let (Some(was), Some(is), Some((prompt, output))) =
+            (answered(last), answered(counted), past.history.mean_lengths())
+        else {
+            return arrived;
+        };
+        let more_wait = arrived.requests as f64 - (is - was).max(0.0);
+        let tokens = |counted: u64, each: f64, owed: &mut f64| {
+            let tokens = counted as f64 + more_wait * each + *owed;
+            *owed = tokens.min(0.0);
+            whole(tokens)
+        };
+        let [prompts, outputs] = &mut self.owed;
+        Counts {
+            prompt_tokens: tokens(arrived.prompt_tokens, prompt, prompts),
+            output_tokens: tokens(arrived.output_tokens, output, outputs),
+            ..arrived
+        }
     }
 
     fn begin(&mut self, counted: &Counted) {
@@ -119,24 +146,29 @@ impl Learner {
             let missed = is.missed.iter().zip(&was.missed).map(|(is, was)| (is - was).max(0.0));
             let missed: Vec<f64> = missed.collect();
             // Of the rate around: bursts are in the table.
-            let rate = past.history.lately(counted.at);
+            let lately = past.history.lately(counted.at);
             let predicted = seen
                 .ahead
-                .zip(rate)
-                .and_then(|(ahead, rate)| self.expected(ahead, rate));
+                .zip(lately)
+                .and_then(|(ahead, work_per_s)| self.expected(ahead, work_per_s));
             past.ledger
                 .answered(counted.at, &is.objectives, answered, &missed, predicted);
         }
         self.begin(counted);
     }
 
-    /// Burn per request that the plan expects at `rate` with the replicas that served lately; `None` if it cannot be compared.
-    fn expected(&self, ahead: &PoolAhead, rate: Rate) -> Option<f64> {
+    /// Burn per request that the plan expects at such a rate with the replicas that served lately; `None` if it cannot be compared.
+    fn expected(&self, ahead: &PoolAhead, work_per_s: f64) -> Option<f64> {
         let of = |(group, sum): (&GroupName, &f64)| ahead.capacity.get(group).unwrap_or(&0.0) * sum / self.measurements;
         let capacity: f64 = self.served.iter().map(of).sum();
-        let rate = rate.as_per_second();
+        let rate = work_per_s / ahead.work;
         (rate <= COMPARABLE * capacity).then_some(ahead.burn.as_ref()?.at(rate, capacity))
     }
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "`as` saturates")]
+fn whole(tokens: f64) -> u64 {
+    tokens.round() as u64
 }
 
 /// What arrived from one measurement to the next; `None` if they do not follow each other.
@@ -155,8 +187,10 @@ mod tests {
     use super::super::BurnTable;
     use super::super::burn::LOADS;
     use super::*;
+    use crate::forecast::FINE;
     use crate::snapshot::Metric;
     use crate::units::Fraction;
+    use crate::work::of_tokens;
 
     const GAP: Span = Span::from_minutes(2);
 
@@ -254,6 +288,44 @@ mod tests {
     }
 
     #[test]
+    fn what_waits_is_work_before_its_tokens_are_counted_and_counts_once() {
+        // Forty requests each 15 s; those of three minutes are read and answered only afterwards, twice as many at a time.
+        let measurement = |n: u64| {
+            let answered = match n {
+                0..=40 => 40 * n,
+                41..=52 => 1_600,
+                _ => (1_600 + 80 * (n - 52)).min(40 * n),
+            };
+            let mut counted = counted(15 * n.cast_signed(), 40 * n, 0.0);
+            counted.arrived.prompt_tokens = 100 * answered;
+            counted.arrived.output_tokens = 10 * answered;
+            counted.answered = counted.answered.map(|all| Answered {
+                requests: answered as f64,
+                ..all
+            });
+            counted
+        };
+        let measurements: Vec<Counted> = (0..=80).map(measurement).collect();
+        let work_per_s = |from: i64, until: i64| {
+            let past = learn(&measurements, None);
+            let buckets = past
+                .history
+                .fine()
+                .filter(|(start, _)| (at(from)..at(until)).contains(start));
+            buckets
+                .map(|(_, bucket)| bucket.work_per_s(FINE).unwrap_or(f64::NAN))
+                .collect::<Vec<_>>()
+        };
+        let steady = 40.0 / 15.0 * of_tokens(100.0, 10.0);
+        let all = work_per_s(0, 1_200);
+        assert_eq!(all.len(), 4);
+        assert!(
+            all.iter().all(|work| (work - steady).abs() < 0.01 * steady),
+            "{all:?}, {steady}"
+        );
+    }
+
+    #[test]
     fn misses_are_booked_every_few_minutes_and_compared_with_the_plan() {
         let every_15_s = |missed: f64| -> Vec<Counted> {
             (0..=40)
@@ -275,6 +347,7 @@ mod tests {
                 (10.0, LOADS.map(|load| 0.1 * load)),
             ]),
             capacity: [(GroupName::from("owned"), 2.0)].into(),
+            work: of_tokens(100.0, 10.0),
             ..PoolAhead::default()
         };
         let (expected, more) = (

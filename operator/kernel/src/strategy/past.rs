@@ -18,10 +18,13 @@ const HALF_LIFE: Span = Span::from_hours(24);
 const PRIOR_BURN: f64 = 500.0;
 
 /// What is assumed counts as much as so large a part of what the requests were allowed to burn: a few bursts prove little.
-const PRIOR_SHARE: f64 = 0.5;
+const PRIOR_SHARE: f64 = 0.25;
 
-/// What is measured is believed to be within this of what was predicted: beyond, something else is wrong.
+/// What is measured is believed to be at most so many times what was predicted: beyond, something else is wrong.
 const MOST_CORRECTION: f64 = 2.0;
+
+/// And at least so many times.
+const LEAST_CORRECTION: f64 = 1.0 / 3.0;
 
 /// At most so large a part of what a window allows is made up for in later ones: one terrible day is not answered with a dear week.
 const MOST_OWED: f64 = 0.35;
@@ -54,7 +57,7 @@ impl Past {
     pub fn arrived(&mut self, from: Timestamp, until: Timestamp, counts: Counts, events: &[Event]) {
         // What cannot be recorded is a gap, which is what it is.
         if self.history.record(from, until, counts).is_ok() {
-            self.bursts.record(from, until, counts.requests);
+            self.bursts.record(from, until, counts);
             self.backtest.advance(&self.history, events);
         }
     }
@@ -151,7 +154,7 @@ impl Ledger {
     pub fn correction(&self) -> f64 {
         let prior = self.over * PRIOR_SHARE + PRIOR_BURN;
         let correction = (self.measured + prior) / (self.predicted + prior);
-        correction.clamp(1.0 / MOST_CORRECTION, MOST_CORRECTION)
+        correction.clamp(LEAST_CORRECTION, MOST_CORRECTION)
     }
 }
 
@@ -170,7 +173,7 @@ pub(crate) fn per_miss(objective: &Objective) -> f64 {
 }
 
 /// The window that is planned for: the shortest of all objectives.
-pub(super) fn window(objectives: &[Objective]) -> Span {
+pub(crate) fn window(objectives: &[Objective]) -> Span {
     objectives
         .iter()
         .map(|objective| objective.window)
@@ -246,8 +249,8 @@ mod tests {
             // 0.6 burnt per request.
             ledger.answered(at(hour), &objectives(), 10_000.0, &[300.0, 0.0], Some(0.4));
         }
-        // (0.6 + 0.5) ÷ (0.4 + 0.5).
-        assert!((ledger.correction() - 1.22).abs() < 0.01, "{}", ledger.correction());
+        // (0.6 + 0.25) ÷ (0.4 + 0.25).
+        assert!((ledger.correction() - 1.307).abs() < 0.01, "{}", ledger.correction());
         for hour in 20..60 {
             ledger.answered(at(hour), &objectives(), 10_000.0, &[9_000.0, 0.0], Some(0.4));
         }

@@ -22,6 +22,7 @@ use pomarium_kernel::strategy::learning::{Answered, Circumstances, Counted, Lear
 use pomarium_kernel::strategy::past::Past;
 use pomarium_kernel::time::{Span, Timestamp};
 use pomarium_kernel::units::Rate;
+use pomarium_kernel::work::of_tokens;
 
 use self::fleet::Fleet;
 use crate::world::{Command, Figures, Policy, Scenario, View};
@@ -140,10 +141,16 @@ impl Pomarium {
         if view.now_ms < self.covered_ms.saturating_add(300_000) {
             return;
         }
-        if let (Some([low, _, high]), Some(window)) = (self.expected(), view.scrapes.window(COVERED_S)) {
+        if let (Some([low, _, high]), Some(work), Some(window)) = (
+            self.expected(),
+            self.planned().map(|planned| planned.work),
+            view.scrapes.window(COVERED_S),
+        ) {
             self.covered_ms = view.now_ms;
             self.covered.1 += 1;
-            self.covered.0 += u64::from((low..=high).contains(&window.rate));
+            // In requests of the size that was planned for.
+            let rate = window.rate * of_tokens(window.mean_prompt, window.mean_output) / work;
+            self.covered.0 += u64::from((low..=high).contains(&rate));
         }
     }
 

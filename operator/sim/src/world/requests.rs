@@ -145,11 +145,17 @@ impl World<'_> {
 
     pub(super) fn finish(&mut self, machine: usize, done: &Finished) {
         self.unassign(machine, done.request);
-        let arrival_ms = self.take(done.request).arrival_ms;
+        let Arrival {
+            arrival_ms,
+            prompt_tokens,
+            output_tokens,
+        } = self.take(done.request);
         self.in_flight -= 1;
         let from_ns = self.to_ns(signed(arrival_ms));
         let answered = Answered {
             arrival_ms,
+            prompt_tokens,
+            output_tokens,
             ttft_ms: done.first_token_ns.saturating_sub(from_ns) as f64 / 1e6,
             itl_ms: (done.output > 1)
                 .then(|| (done.last_token_ns - done.first_token_ns) as f64 / 1e6 / f64::from(done.output - 1)),

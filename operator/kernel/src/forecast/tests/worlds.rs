@@ -9,6 +9,9 @@
 use super::super::backtest::pinball;
 use super::super::*;
 
+/// The work of each request of [`counts`].
+pub(super) const EACH: f64 = 1.6;
+
 /// A history, its record, and the moment after the last bucket.
 pub(super) struct World {
     pub(super) history: History,
@@ -50,7 +53,7 @@ impl World {
     }
 
     pub(super) fn forecast(&self) -> Forecast {
-        forecast(&self.history, &self.record, self.now, &slots(self.now), &[]).unwrap()
+        forecast(&self.history, &self.record, self.now, &slots(self.now), &[], EACH).unwrap()
     }
 }
 
@@ -124,7 +127,7 @@ pub(super) fn backtest(arrivals: &[u64], ahead: usize, length: usize, from: usiz
                 start: world.now + FINE * ahead as u64,
                 length: FINE * length as u64,
             };
-            let quantiles = forecast(&world.history, &world.record, world.now, &[slot], &[])
+            let quantiles = forecast(&world.history, &world.record, world.now, &[slot], &[], EACH)
                 .unwrap()
                 .slots[0]
                 .requests;

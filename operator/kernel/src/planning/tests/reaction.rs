@@ -1,5 +1,7 @@
 //! The reactive rule: what it does when the model is wrong or silent, and where it ends.
 
+use std::sync::Arc;
+
 use super::*;
 use crate::fixture::measured;
 use crate::snapshot::Group;
@@ -37,6 +39,37 @@ fn a_wrong_figure_does_not_buy_without_end() {
         "{}",
         capacity.message
     );
+}
+
+#[test]
+fn minutes_of_misses_are_no_reason_for_a_lease_of_a_day_while_the_error_budget_lasts() {
+    // Servers of a day's lease that are asked for within twenty minutes, and what is said.
+    let bought = |attained: f64, answered_in_time: f64| {
+        let mut stage = ten_times_too_fast();
+        let before = stage.snapshot.groups["m4"].inventory.servers().len();
+        let now = stage.now;
+        let pool = stage.seen_mut("chat");
+        pool.measured[0] = measured(15_000.0, attained, now);
+        let (objectives, none) = (pool.objectives.clone(), vec![0.0; pool.objectives.len()]);
+        let ledger = &mut Arc::make_mut(&mut pool.past).ledger;
+        ledger.answered(now, &objectives, answered_in_time, &none, None);
+        stage.run(Span::from_minutes(20));
+        let plan = stage.plan();
+        let capacity = condition(&plan, ConditionKind::CapacityAvailable).unwrap();
+        let after = stage.snapshot.groups["m4"].inventory.servers().len();
+        (after - before, capacity.clone())
+    };
+    // Two requests/s until midnight are 160,000 at most. A tenth misses, which burns two for each.
+    let (servers, condition) = bought(0.9, 200_000.0);
+    assert_eq!(servers, 0);
+    assert_eq!(condition.reason, Reason::ErrorBudgetLasts, "{condition:?}");
+    assert!(
+        condition.message.contains("error budget lasts until"),
+        "{}",
+        condition.message
+    );
+    assert!(bought(0.9, 1_000.0).0 > 0, "nearly nothing is left");
+    assert!(bought(0.1, 200_000.0).0 > 0, "it would be spent within hours");
 }
 
 #[test]

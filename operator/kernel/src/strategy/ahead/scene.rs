@@ -272,6 +272,7 @@ impl<'a> Scene<'a> {
             windows: plan.windows.clone(),
             prices: plan.prices.clone(),
             forecast: plan.forecast.clone(),
+            work: self.pools[index].mix.work(),
             burn: plan.burn.clone(),
             capacity: capacity
                 .filter_map(|(source, each)| Some((source.group.clone(), (*each)?)))

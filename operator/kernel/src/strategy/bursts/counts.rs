@@ -20,8 +20,12 @@ impl Count {
         self.0.checked_sub(1)
     }
 
-    fn plus(self, requests: u32) -> Self {
-        Self(self.get().unwrap_or(0).saturating_add(requests).saturating_add(1))
+    pub(super) fn of(count: u32) -> Self {
+        Self(count.saturating_add(1))
+    }
+
+    fn plus(self, more: u32) -> Self {
+        Self::of(self.get().unwrap_or(0).saturating_add(more))
     }
 }
 
@@ -87,7 +91,7 @@ impl Counts {
     }
 
     /// Adds to count `number`; what lies between is a gap.
-    pub(super) fn add(&mut self, number: i64, requests: u32) {
+    pub(super) fn add(&mut self, number: i64, more: u32) {
         while self.end() <= number {
             self.push(Count::default());
         }
@@ -96,7 +100,7 @@ impl Counts {
             .ok()
             .and_then(|at| self.open.get_mut(at))
         {
-            *count = count.plus(requests);
+            *count = count.plus(more);
             return;
         }
         let hour = number.div_euclid(HOUR) - self.first.div_euclid(HOUR);
@@ -107,7 +111,7 @@ impl Counts {
         {
             let mut counts: Vec<Count> = unpack(packed).collect();
             if let Some(count) = counts.get_mut(at) {
-                *count = count.plus(requests);
+                *count = count.plus(more);
             }
             *packed = pack(&counts);
         }

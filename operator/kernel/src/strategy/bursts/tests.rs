@@ -7,11 +7,20 @@ fn at(bins: u64) -> Timestamp {
     Timestamp::from_millis(0) + BIN * bins
 }
 
+/// Requests of which each is one unit of work.
+fn unit(requests: u64) -> forecast::Counts {
+    forecast::Counts {
+        requests,
+        prompt_tokens: requests * 1_000,
+        output_tokens: 0,
+    }
+}
+
 /// Counts of 15 s from midnight on.
 fn recorded(counts: impl IntoIterator<Item = u64>) -> Bursts {
     let mut bursts = Bursts::default();
     for (index, count) in (0..).zip(counts) {
-        bursts.record(at(index), at(index + 1), count);
+        bursts.record(at(index), at(index + 1), unit(count));
     }
     bursts
 }
@@ -29,6 +38,7 @@ fn patient() -> SteadyBurn {
             burn: 20.0,
             patience_s: Some(12.0),
         }],
+        work: 1.0,
     }
 }
 
@@ -91,7 +101,7 @@ fn too_little_is_no_sample_and_a_gap_is_no_lull() {
     let mut gap = bursting(1);
     // Two hours without measurements, then on as before.
     for index in 1_440..1_920 {
-        gap.record(at(index), at(index + 1), 10);
+        gap.record(at(index), at(index + 1), unit(10));
     }
     assert!(burn(&gap, 0.9) < 1e-9, "demand did not stop and start again");
 }
@@ -102,22 +112,22 @@ fn counts_are_spread_without_losing_a_request_and_two_days_are_kept() {
     let odd = Span::from_millis(14_700);
     let mut from = at(0);
     for _ in 0..13_000_u64 {
-        bursts.record(from, from + odd, 7);
+        bursts.record(from, from + odd, unit(7));
         from = from + odd;
     }
-    assert!(bursts.counts.len() <= KEPT + 240, "{}", bursts.counts.len());
-    let total: u64 = bursts.counts.iter().filter_map(Count::get).map(u64::from).sum();
-    let whole = (bursts.counts.len() as f64 * 15.0 / 14.7 * 7.0).round();
+    assert!(bursts.requests.len() <= KEPT + 240, "{}", bursts.requests.len());
+    let total: u64 = bursts.requests.iter().filter_map(Count::get).map(u64::from).sum();
+    let whole = (bursts.requests.len() as f64 * 15.0 / 14.7 * 7.0).round();
     assert!((total as f64 - whole).abs() <= 14.0, "{total} of {whole}");
 }
 
 #[test]
 fn what_is_stored_reads_back_and_damage_is_an_error() {
     let mut bursts = bursting(7);
-    bursts.record(at(1_200), at(1_201), u64::MAX);
+    bursts.record(at(1_200), at(1_201), unit(u64::MAX / 1_000));
     let text = serde_json::to_string(&bursts).unwrap();
     assert_eq!(serde_json::from_str::<Bursts>(&text).unwrap(), bursts);
-    assert!(text.len() < 4_000, "{}", text.len());
+    assert!(text.len() < 8_000, "{}", text.len());
     for damaged in [
         text.replace("\"length\":1201", "\"length\":99999999"),
         text.replace("\"counts\":\"", "\"counts\":\"!"),
@@ -131,10 +141,41 @@ fn what_is_stored_reads_back_and_damage_is_an_error() {
 fn the_sample_stays_the_same_until_an_hour_is_full() {
     let mut bursts = bursting(3);
     let before = bursts.clone();
-    bursts.record(at(960), at(961), 90);
+    bursts.record(at(960), at(961), unit(90));
     assert!(bursts.alike(&before));
     for index in 961..1_200 {
-        bursts.record(at(index), at(index + 1), 90);
+        bursts.record(at(index), at(index + 1), unit(90));
     }
     assert!(!bursts.alike(&before));
+}
+
+/// Four hours at ten requests a count; in every hour, a minute in which each is so much work.
+fn with_a_minute_of(requests: u64, tokens: u64) -> Bursts {
+    let mut bursts = Bursts::default();
+    for index in 0..960 {
+        let arrived = if index % 240 < 4 {
+            forecast::Counts {
+                requests,
+                prompt_tokens: requests * tokens,
+                output_tokens: 0,
+            }
+        } else {
+            unit(10)
+        };
+        bursts.record(at(index), at(index + 1), arrived);
+    }
+    bursts
+}
+
+#[test]
+fn many_short_requests_are_no_burst_and_as_many_long_ones_are() {
+    assert!(burn(&with_a_minute_of(70, 100), 0.7) < 1e-9);
+    assert!(burn(&with_a_minute_of(10, 7_000), 0.7) > 0.5);
+}
+
+#[test]
+fn those_that_come_in_a_burst_count_by_their_number() {
+    // As much work in one request or in a hundred: as many others wait for it, and a hundred more miss.
+    let [few, many] = [with_a_minute_of(1, 100_000), with_a_minute_of(100, 1_000)].map(|bursts| burn(&bursts, 0.4));
+    assert!(few > 0.0 && many > 1.2 * few, "{few} and {many}");
 }

@@ -13,7 +13,7 @@ pub(super) fn drowns(situation: &Situation, pool: &Consumer, known: &Known) -> b
         .map(|(supply, each)| each.unwrap_or(0.0) * supply.held.len() as f64)
         .sum();
     let lately = pool.past.history.lately(situation.now);
-    lately.is_some_and(|rate| rate.as_per_second() > capacity)
+    lately.is_some_and(|work_per_s| work_per_s > capacity * pool.mix.work())
 }
 
 /// Leaves of the purchases from groups with long leases what all plans of the last while agree on. Groups stand in for each other: one that

@@ -79,6 +79,7 @@ impl Known {
                 capacity[group] = Some(*each);
             }
         }
+        let work = pool.mix.work();
         let sample = memo.sample(&pool.past.bursts).filter(|_| !pool.method.means);
         // Without bursts as long as too little is known of them.
         let expected = measured.and_then(|(_, steady)| match &sample {
@@ -101,9 +102,16 @@ impl Known {
             situation.now,
             &slots,
             pool.events,
+            work,
         );
         let arrivals = if let Some(forecast) = &forecast {
-            arrivals(forecast, pool.recent, most_seen(&pool.past.history), sample.as_deref())
+            arrivals(
+                forecast,
+                pool.recent,
+                most_seen(&pool.past.history, work),
+                work,
+                sample.as_deref(),
+            )
         } else {
             // Nothing was ever measured: what is seen right now is all there is to go by.
             let rate = pool.recent.unwrap_or(Rate::ZERO).as_per_second();
@@ -264,6 +272,7 @@ pub fn steady_burn(
         },
     });
     let steady = SteadyBurn {
+        work: mix.work(),
         anchors: entries.collect(),
         missed: missed.collect(),
     };
@@ -275,6 +284,7 @@ fn arrivals(
     forecast: &Forecast,
     recent: Option<Rate>,
     (most_seen, most_hourly): (f64, f64),
+    work: f64,
     bursts: Option<&Sample>,
 ) -> Vec<Vec<(f64, f64)>> {
     let most = most_seen.max(recent.unwrap_or(Rate::ZERO).as_per_second()) * MOST_GROWTH;
@@ -284,7 +294,7 @@ fn arrivals(
     // What is left open without bursts.
     let open = |slot: &SlotForecast| {
         let median = slot.requests.median().as_per_second();
-        let excess = bursts.map_or(0.0, |bursts| bursts.excess(median));
+        let excess = bursts.map_or(0.0, |bursts| bursts.excess(median * work));
         let high = slot.requests.0[4].as_per_second() / median.max(f64::MIN_POSITIVE) - 1.0;
         let share = if slot.slot.length <= Span::from_minutes(15) && high > 0.0 {
             (1.0 - (excess / high) * (excess / high)).max(LEAST_OPEN).sqrt()
@@ -320,11 +330,11 @@ fn arrivals(
         .collect()
 }
 
-/// The highest rates of five minutes and of an hour that were ever seen.
-fn most_seen(history: &History) -> (f64, f64) {
-    let highest = |rates: &mut dyn Iterator<Item = Rate>| rates.map(Rate::as_per_second).fold(0.0, f64::max);
-    let mut fine = history.fine().filter_map(|(_, bucket)| bucket.rate(FINE));
-    let mut hourly = history.hourly().filter_map(|(_, bucket)| bucket.rate(COARSE));
+/// The highest rates of five minutes and of an hour that were ever seen, in requests of so much `work`.
+fn most_seen(history: &History, work: f64) -> (f64, f64) {
+    let highest = |rates: &mut dyn Iterator<Item = f64>| rates.fold(0.0, f64::max) / work;
+    let mut fine = history.fine().filter_map(|(_, bucket)| bucket.work_per_s(FINE));
+    let mut hourly = history.hourly().filter_map(|(_, bucket)| bucket.work_per_s(COARSE));
     let hour = highest(&mut hourly);
     let five_minutes = highest(&mut fine);
     // Before the first hour is known, the highest of what is.

@@ -32,6 +32,9 @@ use crate::units::Rate;
 /// The share of an error budget that is planned to be spent. The rest is for what no forecast sees.
 pub const SPEND: f64 = 0.9;
 
+/// The same of a window that outlasts the plan: what is overdrawn of shorter ones is made up for within days, and this one ends before anything can be.
+const SPEND_OF_LONG: f64 = 0.75;
+
 /// How a plan is made. Anything but the default is for replays: to see what an ingredient is worth.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Method {

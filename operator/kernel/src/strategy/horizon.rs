@@ -28,7 +28,8 @@ pub struct Horizon {
 pub struct Windows {
     /// When each begins, and its slots; a slot that reaches into two belongs to the one that has more of it.
     pub all: Vec<(Timestamp, Range<usize>)>,
-    length: Span,
+    /// How long each is.
+    pub length: Span,
 }
 
 impl Horizon {

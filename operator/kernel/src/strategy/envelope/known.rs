@@ -1,6 +1,6 @@
 //! What is known of one pool: what its servers burn, and what may arrive.
 
-use super::{Consumer, Situation};
+use super::{Consumer, SPEND_OF_LONG, Situation};
 use crate::capacity::Servers;
 use crate::capacity::curve::{Curve, Curves, Traffic};
 use crate::forecast::{COARSE, FINE, Forecast, History, LEVELS, Slot, SlotForecast, forecast};
@@ -8,7 +8,7 @@ use crate::snapshot::{Discipline, LengthMix, Metric, Objective};
 use crate::spending::Allowance;
 use crate::strategy::burn::{BurnTable, LOADS, Missed, SteadyBurn};
 use crate::strategy::bursts::Sample;
-use crate::strategy::horizon::{Horizon, Windows};
+use crate::strategy::horizon::{Horizon, LENGTH, Windows};
 use crate::strategy::memo::Memo;
 use crate::strategy::past::per_miss;
 use crate::strategy::{Demand, MoneyBudget, Window, mean};
@@ -145,6 +145,11 @@ impl Known {
     }
 
     pub(super) fn demand(&self, now: Timestamp, pool: &Consumer, horizon: &Horizon, windows: &Windows) -> Demand {
+        let share = if windows.length > LENGTH {
+            pool.method.spend.min(SPEND_OF_LONG)
+        } else {
+            pool.method.spend
+        };
         let of = windows
             .all
             .iter()
@@ -166,7 +171,7 @@ impl Known {
                 };
                 Window {
                     slots: slots.clone(),
-                    budget: horizon.budget(windows, index, requests, carried, pool.method.spend),
+                    budget: horizon.budget(windows, index, requests, carried, share),
                 }
             })
             .collect();

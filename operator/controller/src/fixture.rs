@@ -98,11 +98,13 @@ pub(crate) fn snapshot(world: &World) -> Snapshot {
     observed.snapshot
 }
 
-fn metadata(name: &str) -> Value {
+/// Metadata of an object that the operator has seen before.
+pub fn metadata(name: &str) -> Value {
     json!({"name": name, "uid": format!("uid-{name}"), "resourceVersion": "1", "generation": 1, "finalizers": [labels::FINALIZER]})
 }
 
-fn site(name: &str, ownership: &str, connection: &Value) -> SiteSeen {
+/// A site that answers, with nothing in it but the namespace of the pools.
+pub fn site(name: &str, ownership: &str, connection: &Value) -> SiteSeen {
     let object = json!({"apiVersion": "pomarium.dev/v1alpha1", "kind": "ServerSite", "metadata": metadata(name), "spec": {
         "ownership": ownership, "permittedUse": "Production", "connection": connection}});
     SiteSeen {

@@ -16,17 +16,17 @@ use kube::{Client, ResourceExt};
 use pomarium_api::labels;
 use pomarium_controller::build::{self, Context};
 use pomarium_controller::effect::Effect;
-use pomarium_controller::fixture::{NOW, node, read, ready};
+use pomarium_controller::fixture::{NOW, metadata, node, read, ready, site};
 use pomarium_controller::member::Hub;
 use pomarium_controller::observe::observe;
 use pomarium_controller::status::{Done, Said, StatusWriter, Statuses, statuses};
-use pomarium_controller::world::{Measurement, NodeSeen, ObjectKey, SiteSeen, World};
+use pomarium_controller::world::{Measurement, NodeSeen, ObjectKey, World};
 use pomarium_kernel::names::{GroupName, PoolId, SiteName};
 use pomarium_kernel::planning::{self, Memo};
-use pomarium_kernel::snapshot::{Arrivals, Contact, Demand, Load, Measured};
+use pomarium_kernel::snapshot::{Arrivals, Demand, Load, Measured};
 use pomarium_kernel::time::Span;
 use pomarium_kernel::units::{Fraction, Rate};
-use serde_json::{Value, json};
+use serde_json::json;
 
 pub(crate) const NAMESPACE: &str = "assistants";
 
@@ -225,10 +225,6 @@ fn measured(world: &mut World) {
     }
 }
 
-fn metadata(name: &str) -> Value {
-    json!({"name": name, "uid": format!("uid-{name}"), "resourceVersion": "1", "generation": 1, "finalizers": [labels::FINALIZER]})
-}
-
 impl Size {
     /// Ten groups a site, all of them owned; every pool may use every one.
     pub(crate) fn world(&self) -> World {
@@ -241,7 +237,10 @@ impl Size {
         };
         for number in 0..self.groups.div_ceil(10) {
             let name = format!("site-{number}");
-            world.sites.insert(SiteName::from(name.as_str()), site(&name));
+            let connection = json!({"kubeconfigSecretRef": {"name": name}});
+            world
+                .sites
+                .insert(SiteName::from(name.as_str()), site(&name, "Owned", &connection));
         }
         for number in 0..self.groups {
             let (name, site) = (format!("group-{number}"), format!("site-{}", number / 10));
@@ -292,19 +291,4 @@ fn labels_of(node: &NodeSeen) -> BTreeMap<String, String> {
     ]
     .map(|(key, value)| (key.to_owned(), value.to_owned()))
     .into()
-}
-
-fn site(name: &str) -> SiteSeen {
-    let object = json!({"apiVersion": "pomarium.dev/v1alpha1", "kind": "ServerSite", "metadata": metadata(name), "spec": {
-        "ownership": "Owned", "permittedUse": "Production", "connection": {"kubeconfigSecretRef": {"name": name}}}});
-    SiteSeen {
-        object: read(object),
-        contact: Contact::Reachable,
-        problem: None,
-        version: Some("v1.36.4".to_owned()),
-        nodes: Arc::default(),
-        pods: Arc::default(),
-        namespaces: Arc::new([(NAMESPACE.to_owned(), Arc::new(()))].into()),
-        budgets: Arc::default(),
-    }
 }

@@ -3,6 +3,8 @@
 //! A bucket knows how much of it was measured. What was not measured is a gap and never a zero: rates are counts over
 //! measured time, and a bucket that was hardly measured has no rate at all. Bounded: old buckets fall out at the end.
 
+use std::sync::LazyLock;
+
 use serde::{Deserialize, Serialize};
 
 use super::buckets::Buckets;
@@ -22,11 +24,14 @@ pub struct Counts {
     pub output_tokens: u64,
 }
 
+/// The work of a request of which nobody counts tokens. Every empty bucket of every history asks for it.
+static ASSUMED: LazyLock<f64> = LazyLock::new(|| LengthMix::assumed().work());
+
 impl Counts {
     /// How much there is to do for them, see [`work`]. As much as is assumed where nobody counts tokens.
     pub fn work(self) -> f64 {
         if self.prompt_tokens == 0 && self.output_tokens == 0 {
-            self.requests as f64 * LengthMix::assumed().work()
+            self.requests as f64 * *ASSUMED
         } else {
             work::of_tokens(self.prompt_tokens as f64, self.output_tokens as f64)
         }

@@ -4,8 +4,9 @@ use super::policy::{LENGTHS_TOLERANCE, MEASURE_MAX_AGE, MIN_SAMPLES};
 use crate::feasibility::measured_lengths;
 use crate::reason::{Problem, Reason};
 use crate::snapshot::{Demand, LengthMix, Measured, Objective, Pool};
+use crate::strategy::past::per_miss;
 use crate::time::Timestamp;
-use crate::units::Rate;
+use crate::units::{Fraction, Rate};
 
 /// The demand that a pool is planned for.
 #[derive(Clone, Debug, PartialEq)]
@@ -110,6 +111,21 @@ pub(crate) fn planned_lengths(pool: &Pool, now: Timestamp) -> LengthMix {
     mix.within_context(pool.model.context_tokens).into_owned()
 }
 
+/// The share of requests within an objective's threshold, if it is measured, recently and on enough of them.
+fn within(measured: &Measured, now: Timestamp) -> Option<Fraction> {
+    match *measured {
+        Measured::Known {
+            attained, samples, at, ..
+        } if samples >= MIN_SAMPLES && now.since(at) <= MEASURE_MAX_AGE => Some(attained),
+        Measured::Known { .. } | Measured::ModelOnly | Measured::Unknown { .. } => None,
+    }
+}
+
+/// What a request burns of an objective's error budget, by measurement; `None` as for [`within`].
+pub(crate) fn burnt(objective: &Objective, measured: &Measured, now: Timestamp) -> Option<f64> {
+    within(measured, now).map(|share| (1.0 - share.get()) * per_miss(objective))
+}
+
 /// Every objective is measured, recent, and holds: whatever serves, serves well.
 pub(crate) fn attained(pool: &Pool, now: Timestamp) -> bool {
     !pool.objectives.is_empty()
@@ -118,10 +134,5 @@ pub(crate) fn attained(pool: &Pool, now: Timestamp) -> bool {
             .objectives
             .iter()
             .zip(&pool.measured)
-            .all(|(objective, measured)| match *measured {
-                Measured::Known {
-                    attained, samples, at, ..
-                } => samples >= MIN_SAMPLES && now.since(at) <= MEASURE_MAX_AGE && attained >= objective.percentile,
-                Measured::ModelOnly | Measured::Unknown { .. } => false,
-            })
+            .all(|(objective, measured)| within(measured, now).is_some_and(|share| share >= objective.percentile))
 }

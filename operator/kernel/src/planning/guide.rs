@@ -10,23 +10,20 @@
 use std::fmt::Write;
 
 use super::crew::Crew;
-use super::demand::Need;
+use super::demand::{Need, burnt};
 use super::evidence::{doubts, mislead};
 use super::figures;
 use super::model::{Counts, total};
 use super::options::Options;
-use super::policy::{
-    AFTER_BURST, DISTRUST_AFTER, DISTRUST_FACTOR, DISTRUST_LEAST, DRAIN_ESTIMATE, MEASURE_MAX_AGE, MIN_SAMPLES,
-};
+use super::policy::{AFTER_BURST, DISTRUST_AFTER, DISTRUST_FACTOR, DISTRUST_LEAST, DRAIN_ESTIMATE};
 use super::react::episode;
 use super::stock::Shelf;
 use crate::lifecycle::ServerState;
 use crate::names::{GroupName, PoolId, ServerName};
 use crate::plan::Rejected;
 use crate::reason::{Problem, Reason};
-use crate::snapshot::{Group, Measured, Snapshot};
+use crate::snapshot::{Group, Snapshot};
 use crate::strategy::ahead::{Ahead, GroupAhead, Missing, PoolAhead};
-use crate::strategy::past::per_miss;
 use crate::time::Timestamp;
 use crate::units::Rate;
 
@@ -100,14 +97,7 @@ impl<'a> Guide<'a> {
             .objectives
             .iter()
             .zip(&pool.measured)
-            .filter_map(|(objective, measured)| match *measured {
-                Measured::Known {
-                    attained, samples, at, ..
-                } if samples >= MIN_SAMPLES && self.now.since(at) <= MEASURE_MAX_AGE => {
-                    Some((1.0 - attained.get()) * per_miss(objective))
-                }
-                _ => None,
-            })
+            .filter_map(|(objective, measured)| burnt(objective, measured, self.now))
             .reduce(f64::max)?;
         // Longer requests are more to do at the same rate.
         let work = self.planned.work;

@@ -4,11 +4,11 @@
 //! what is left of the window's budget would outlast the window even if as much were burnt until its end: the burn-rate alerts of site
 //! reliability engineering ask the same before they wake somebody (Beyer et al., *The Site Reliability Workbook*, 2018, ch. 5).
 
-use super::policy::{MEASURE_MAX_AGE, MIN_SAMPLES};
+use super::demand::burnt;
 use crate::reason::{Problem, Reason};
-use crate::snapshot::{Measured, Objective, Pool};
+use crate::snapshot::{Measured, Pool};
 use crate::strategy::horizon::start_of;
-use crate::strategy::past::{per_miss, window};
+use crate::strategy::past::window;
 use crate::time::Timestamp;
 use crate::units::Rate;
 
@@ -17,7 +17,7 @@ pub(crate) fn outlasts(pool: &Pool, rate: Option<Rate>, now: Timestamp) -> Optio
     let left = pool.past.ledger.carried(now, &pool.objectives);
     let length = window(&pool.objectives);
     let end = start_of(now, length) + length;
-    let burnt = burnt(pool, now)?;
+    let burnt = most_burnt(pool, now)?;
     let to_come = rate?.as_per_second() * end.since(now).as_secs_f64();
     (left > 0.0 && left + to_come * (1.0 - burnt) >= 0.0).then(|| {
         Problem::new(
@@ -29,16 +29,10 @@ pub(crate) fn outlasts(pool: &Pool, rate: Option<Rate>, now: Timestamp) -> Optio
 
 /// What a request burns of the error budget now, by measurement: the objective that burns most counts. `None` if none is measured, or one cannot be
 /// for now.
-fn burnt(pool: &Pool, now: Timestamp) -> Option<f64> {
-    let of = |(objective, measured): (&Objective, &Measured)| match *measured {
-        Measured::Known {
-            attained, samples, at, ..
-        } if samples >= MIN_SAMPLES && now.since(at) <= MEASURE_MAX_AGE => {
-            Some(Some((1.0 - attained.get()) * per_miss(objective)))
-        }
-        Measured::ModelOnly => None,
-        Measured::Known { .. } | Measured::Unknown { .. } => Some(None),
-    };
-    let all = pool.objectives.iter().zip(&pool.measured).filter_map(of);
-    all.reduce(|most, burnt| Some(most?.max(burnt?))).flatten()
+fn most_burnt(pool: &Pool, now: Timestamp) -> Option<f64> {
+    let all = pool.objectives.iter().zip(&pool.measured);
+    all.filter(|(_, measured)| **measured != Measured::ModelOnly)
+        .map(|(objective, measured)| burnt(objective, measured, now))
+        .reduce(|most, burnt| Some(most?.max(burnt?)))
+        .flatten()
 }

@@ -2,8 +2,8 @@
 //! pomarium-controller/fixture --bench memory`.
 //!
 //! The process fills up as the operator does: what watches keep, four weeks of each pool's past, and passes with what they keep. After each
-//! step the system is asked what is resident. Not in it: connections to API servers with the TLS of each, pages of a list while it is read, what
-//! scrapes count per engine, and strategic plans with their curves.
+//! step the system is asked what is resident. Not in it: connections to API servers with the TLS of each, pages of a list while it is read, and
+//! what scrapes count per engine. The strategic plan is the controller's own, from nothing and once more: how long each takes is printed too.
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
@@ -11,11 +11,15 @@ mod world;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
+use std::time::Instant;
 
 use pomarium_controller::fixture::NOW;
+use pomarium_controller::observe::observe;
+use pomarium_controller::strategist;
 use pomarium_controller::world::World;
 use pomarium_kernel::forecast::Counts;
 use pomarium_kernel::snapshot::Demand;
+use pomarium_kernel::strategy::ahead;
 use pomarium_kernel::strategy::past::Past;
 use pomarium_kernel::time::Span;
 use pomarium_kernel::units::Rate;
@@ -50,6 +54,20 @@ async fn fill() {
         operator.pass(&world).await;
     }
     say("and statuses, and what passes take");
+    look_ahead(&world);
+    say("and a strategic plan");
+}
+
+/// Plans ahead as the controller does beside its loop.
+fn look_ahead(world: &World) {
+    let snapshot = observe(world, NOW).snapshot;
+    let mut memo = strategist::memo();
+    for what in ["from nothing", "once more"] {
+        let started = Instant::now();
+        let ahead = ahead::look_ahead(&snapshot, NOW, &mut memo, strategist::EFFORT);
+        let (seconds, pools) = (started.elapsed().as_secs_f64(), ahead.pools.len());
+        println!("{seconds:6.1} s: a plan for {pools} pools {what}");
+    }
 }
 
 /// Prints what is resident now, and the most that ever was, in MiB.

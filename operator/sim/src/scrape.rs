@@ -23,7 +23,9 @@ struct Counters {
     ttft_ms: f64,
     itl_ms: f64,
     with_itl: u64,
-    /// Answered within the threshold, per objective, at most four.
+    /// Answered with a latency of its metric, per objective, at most four.
+    measured: [u64; 4],
+    /// Within the threshold, of these.
     within: [u64; 4],
 }
 
@@ -72,7 +74,9 @@ pub struct Totals {
     pub prompt_tokens: u64,
     /// Output tokens of these.
     pub output_tokens: u64,
-    /// Those of them that were over the threshold, per objective.
+    /// Those of them with a latency of its metric, per objective.
+    pub measured: Vec<u64>,
+    /// Those of these that were over the threshold.
     pub missed: Vec<u64>,
 }
 
@@ -146,12 +150,14 @@ impl Scrapes {
         self.now.ttft_ms += request.ttft_ms;
         self.now.itl_ms += request.itl_ms.unwrap_or(0.0);
         self.now.with_itl += u64::from(request.itl_ms.is_some());
-        for (within, (metric, threshold_ms)) in self.now.within.iter_mut().zip(&self.thresholds) {
+        let counts = self.now.measured.iter_mut().zip(&mut self.now.within);
+        for ((measured, within), (metric, threshold_ms)) in counts.zip(&self.thresholds) {
             let value_ms = match metric {
-                Metric::TimeToFirstToken => request.ttft_ms,
-                Metric::InterTokenLatency => request.itl_ms.unwrap_or(0.0),
+                Metric::TimeToFirstToken => Some(request.ttft_ms),
+                Metric::InterTokenLatency => request.itl_ms,
             };
-            *within += u64::from(value_ms <= *threshold_ms);
+            *measured += u64::from(value_ms.is_some());
+            *within += u64::from(value_ms.is_some_and(|value_ms| value_ms <= *threshold_ms));
         }
     }
 
@@ -172,20 +178,17 @@ impl Scrapes {
     /// What was counted since the start, up to the newest sample; `None` before the first.
     pub fn totals(&self) -> Option<Totals> {
         let newest = self.samples.back()?;
-        let missed = |within: &u64| newest.counters.answered - within;
+        let counters = &newest.counters;
+        let measured = &counters.measured[..self.thresholds.len()];
+        let missed = measured.iter().zip(&counters.within);
         Some(Totals {
             at_ms: newest.at_ms,
             requests: newest.counters.arrived,
             answered: newest.counters.answered,
             prompt_tokens: newest.counters.answered_prompt_tokens,
             output_tokens: newest.counters.answered_output_tokens,
-            missed: newest
-                .counters
-                .within
-                .iter()
-                .take(self.thresholds.len())
-                .map(missed)
-                .collect(),
+            measured: measured.to_vec(),
+            missed: missed.map(|(measured, within)| measured - within).collect(),
         })
     }
 
@@ -198,9 +201,10 @@ impl Scrapes {
         let answered = new.answered - old.answered;
         let per = |sum: f64, count: f64| if count > 0.0 { sum / count } else { 0.0 };
         let mut attained = [1.0; 4];
-        for (share, (new, old)) in attained.iter_mut().zip(new.within.iter().zip(&old.within)) {
-            if answered > 0 {
-                *share = (new - old) as f64 / answered as f64;
+        for (objective, share) in attained.iter_mut().enumerate() {
+            let measured = new.measured[objective] - old.measured[objective];
+            if measured > 0 {
+                *share = (new.within[objective] - old.within[objective]) as f64 / measured as f64;
             }
         }
         Some(Window {
@@ -264,5 +268,51 @@ impl Scrapes {
     /// Prompt and output lengths of the requests seen lately, oldest first.
     pub fn lengths(&self) -> impl ExactSizeIterator<Item = (u32, u32)> + '_ {
         self.lengths.iter().copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use pomarium_kernel::time::Span;
+    use pomarium_kernel::units::Fraction;
+
+    use super::*;
+
+    #[test]
+    fn an_answer_of_one_token_has_no_latency_between_tokens_and_neither_meets_nor_misses_it() {
+        let objective = |metric, millis| Objective {
+            metric,
+            percentile: Fraction::new(0.95),
+            threshold: Span::from_millis(millis),
+            window: Span::from_hours(24),
+        };
+        let mut scrapes = Scrapes::new(
+            &[
+                objective(Metric::TimeToFirstToken, 1_000),
+                objective(Metric::InterTokenLatency, 50),
+            ],
+            1,
+        );
+        scrapes.scrape(0, 0);
+        for itl_ms in [None, None, Some(40.0), Some(60.0)] {
+            let request = Answered {
+                arrival_ms: 0,
+                prompt_tokens: 100,
+                output_tokens: 1,
+                ttft_ms: 500.0,
+                itl_ms,
+            };
+            scrapes.answered(0, &request);
+        }
+        scrapes.scrape(15_000, 0);
+        let totals = scrapes.totals().unwrap();
+        assert_eq!(
+            (totals.answered, totals.measured, totals.missed),
+            (4, vec![4, 2], vec![0, 1])
+        );
+        let window = scrapes.window(60.0).unwrap();
+        assert_eq!(window.attained[..2], [1.0, 0.5]);
     }
 }

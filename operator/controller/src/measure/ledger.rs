@@ -64,15 +64,17 @@ impl Totals {
         let of = |objective: &Objective| self.distributions.get(&distribution(objective.metric));
         let first = self.distributions.get(&Distribution::TimeToFirstToken);
         let all = first.or_else(|| objectives.iter().find_map(of))?;
-        let missed = objectives.iter().map(|objective| {
+        let seen = objectives.iter().map(|objective| {
             let seen = of(objective)?;
             let attained = seen.attained(objective.threshold.as_secs_f64())?;
-            Some(seen.count() * (1.0 - attained.get()))
+            Some((seen.count(), seen.count() * (1.0 - attained.get())))
         });
+        let (measured, missed) = seen.map(Option::unwrap_or_default).unzip();
         Some(Answered {
             objectives: objectives.to_vec(),
             requests: all.count(),
-            missed: missed.map(Option::unwrap_or_default).collect(),
+            measured,
+            missed,
         })
     }
 }
@@ -528,6 +530,7 @@ mod tests {
         assert_eq!((first.at, first.arrived.requests), (at(15), 100));
         let answered = first.answered.unwrap();
         assert_eq!((answered.requests, answered.missed[0].round()), (100.0, 10.0));
+        assert_eq!(answered.measured, [100.0]);
         // The source restarts: what it has counted since is added.
         seen.absorb(String::new(), ttft(50.0, 60.0));
         seen.incomplete(Problem::new(Reason::MetricsUnavailable, "another source is missing"));

@@ -271,21 +271,20 @@ impl<'g, 'a> Grow<'g, 'a> {
         if want.cause == Cause::Minimum {
             return;
         }
-        let rate = self.need.certain().unwrap_or(Rate::ZERO);
         let mut offered = Counts::new();
         for slot in offers.iter() {
             *offered.entry(slot.group.clone()).or_default() += 1;
         }
-        for (group, count) in offered {
+        for group in offered.keys() {
             let useless = match &want.lack {
-                Some(Lack::Site(site)) if self.model.site_of(&group) == Some(site) => false,
-                Some(lack) => !self.model.helps(have, &group, count, lack, rate),
-                None => self.model.harms(have, &group),
+                Some(Lack::Site(site)) if self.model.site_of(group) == Some(site) => false,
+                Some(lack) => !self.model.helps(have, group, &offered, lack),
+                None => self.model.harms(have, group),
             };
             if useless {
                 let message = format!("by the model, another server of {group} adds nothing to what is sustainable");
                 unavailable.insert(group.clone(), Problem::new(Reason::ObjectiveUnreachable, message));
-                offers.retain(|slot| slot.group != group);
+                offers.retain(|slot| slot.group != *group);
             }
         }
     }

@@ -145,15 +145,24 @@ impl<'m, 'a> Model<'m, 'a> {
         counts.iter().any(|(group, count)| *count > 0 && !known(group))
     }
 
-    /// Whether one more server of `group` brings `counts` nearer to what they lack.
+    /// Whether servers of `group` bring `counts` nearer to what they lack: one more, or all that are `offered` of its kind of machine.
     ///
-    /// Not every server does: where requests are sent to all servers alike, the slowest one sets the pace. As many as
-    /// `offered` of them may still do what the first one does not.
-    pub(crate) fn helps(&self, counts: &Counts, group: &GroupName, offered: u32, lack: &Lack, rate: Rate) -> bool {
-        let mut all = counts.clone();
-        *all.entry(group.clone()).or_default() += offered;
-        self.strength(&with(counts, group), lack) > self.strength(counts, lack)
-            || self.lack(&all, rate, TARGET_UTILIZATION).is_none()
+    /// Not every server does: where requests are sent to all servers alike, the slowest one sets the pace. Those that come after the first one may
+    /// still do what it does not.
+    pub(crate) fn helps(&self, counts: &Counts, group: &GroupName, offered: &Counts, lack: &Lack) -> bool {
+        let now = self.strength(counts, lack);
+        self.strength(&with(counts, group), lack) > now || {
+            let mut all = counts.clone();
+            for (other, count) in offered.iter().filter(|(other, _)| self.same_machines(group, other)) {
+                *all.entry(other.clone()).or_default() += count;
+            }
+            self.strength(&all, lack) > now
+        }
+    }
+
+    /// Whether machines of two groups do the same, and requests get to both.
+    fn same_machines(&self, group: &GroupName, other: &GroupName) -> bool {
+        group == other || self.alike(&[(group.clone(), 1), (other.clone(), 1)].into())
     }
 
     /// Whether one more server of `group` lowers what all sustain.

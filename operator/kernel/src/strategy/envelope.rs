@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use self::agreed::{agree, drowns};
+use self::backlog::Backlogs;
 use self::known::Known;
 pub use self::known::{Judge, steady_burn};
 use super::burn::BurnTable;
@@ -234,7 +235,7 @@ pub fn plan(situation: &Situation, memo: &mut Memo, effort: Effort) -> Envelope 
         .iter()
         .map(|pool| horizon.windows(window(pool.objectives)))
         .collect();
-    let mut known: Vec<Known> = situation
+    let known: Vec<Known> = situation
         .pools
         .iter()
         .map(|pool| Known::of(situation, pool, &horizon, memo))
@@ -245,9 +246,10 @@ pub fn plan(situation: &Situation, memo: &mut Memo, effort: Effort) -> Envelope 
         .enumerate()
         .map(|(index, supply)| class(situation.now, index, supply, &known))
         .collect();
+    let backlogs = Backlogs::new(situation, &known, &horizon);
     let demands = (0..known.len())
         .map(|index| Demand {
-            backlog: backlog::expected(situation, &known, index, &horizon),
+            backlog: backlogs.expected(index),
             ..known[index].demand(situation.now, &situation.pools[index], &horizon, &windows[index])
         })
         .collect();
@@ -276,12 +278,11 @@ pub fn plan(situation: &Situation, memo: &mut Memo, effort: Effort) -> Envelope 
         .zip(plan.courses.iter().zip(&plan.serves))
         .map(|(supply, (courses, serves))| supply_plan(&horizon, supply, courses, serves))
         .collect();
-    let drowning = (0..known.len()).any(|index| {
-        drowns(situation, &situation.pools[index], &known[index]) || backlog::lasts(situation, &known, index, &horizon)
-    });
+    let drowning = (0..known.len())
+        .any(|index| drowns(situation, &situation.pools[index], &known[index]) || backlogs.lasts(index));
     let considered = agree(situation, drowning, &plan.courses, &mut supplies);
     let pools = known
-        .drain(..)
+        .into_iter()
         .enumerate()
         .zip(plan.windows.iter().zip(&plan.prices))
         .map(|((pool, known), (burnt, prices))| {

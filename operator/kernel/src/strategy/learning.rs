@@ -13,13 +13,13 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::ahead::{PoolAhead, REPLAN};
-use super::past::Past;
+use super::past::{Load, Past};
 use crate::forecast::{Counts, Event};
 use crate::names::GroupName;
 use crate::snapshot::Objective;
 use crate::time::{Span, Timestamp};
 
-/// Up to this load, what is expected of some minutes can be compared with what they burnt. Beyond it a backlog grows: what it burns is
+/// Up to this load, what some minutes burnt can be compared with what is expected of them. Beyond it a backlog grows: what it burns is
 /// expected of the time in which it arises and measured when it is worked off.
 const COMPARABLE: f64 = 0.9;
 
@@ -41,8 +41,30 @@ pub struct Answered {
     pub objectives: Vec<Objective>,
     /// All of them.
     pub requests: f64,
-    /// Those that missed each objective.
+    /// Per objective, what is measured against it: requests with at least two tokens have an inter-token latency, and some engines count tokens.
+    pub measured: Vec<f64>,
+    /// What of that missed it.
     pub missed: Vec<f64>,
+}
+
+impl Answered {
+    /// What was added since `before`: requests, and per objective as many of them as the share that missed it. `None` if something else was
+    /// promised then.
+    fn since(&self, before: &Self) -> Option<(f64, Vec<f64>)> {
+        (self.objectives == before.objectives).then_some(())?;
+        let requests = (self.requests - before.requests).max(0.0);
+        let added = |now: &[f64], then: &[f64]| -> Vec<f64> {
+            let both = now.iter().zip(then);
+            both.map(|(now, then)| (now - then).max(0.0)).collect()
+        };
+        let (measured, missed) = (
+            added(&self.measured, &before.measured),
+            added(&self.missed, &before.missed),
+        );
+        let share = |(missed, measured): (&f64, &f64)| if *measured > 0.0 { missed / measured } else { 0.0 };
+        let missed = missed.iter().zip(&measured).map(share);
+        Some((requests, missed.map(|share| requests * share.min(1.0)).collect()))
+    }
 }
 
 /// What is known of a pool beside what was counted.
@@ -140,29 +162,23 @@ impl Learner {
             return;
         }
         if let (Some(was), Some(is)) = (&before.answered, &counted.answered)
-            && was.objectives == is.objectives
+            && let Some((answered, missed)) = is.since(was)
         {
-            let answered = (is.requests - was.requests).max(0.0);
-            let missed = is.missed.iter().zip(&was.missed).map(|(is, was)| (is - was).max(0.0));
-            let missed: Vec<f64> = missed.collect();
-            // Of the rate around: bursts are in the table.
+            // The rate around: bursts are in the table.
             let lately = past.history.lately(counted.at);
-            let predicted = seen
-                .ahead
-                .zip(lately)
-                .and_then(|(ahead, work_per_s)| self.expected(ahead, work_per_s));
+            let load = seen.ahead.zip(lately);
+            let load = load.and_then(|(ahead, work_per_s)| self.load(ahead, work_per_s));
             past.ledger
-                .answered(counted.at, &is.objectives, answered, &missed, predicted);
+                .answered(counted.at, &is.objectives, answered, &missed, load);
         }
         self.begin(counted);
     }
 
-    /// Burn per request that the plan expects at such a rate with the replicas that served lately; `None` if it cannot be compared.
-    fn expected(&self, ahead: &PoolAhead, work_per_s: f64) -> Option<f64> {
+    /// The load on the replicas that served lately when so much work arrives; `None` if what it burns cannot be told.
+    fn load(&self, ahead: &PoolAhead, work_per_s: f64) -> Option<Load> {
         let of = |(group, sum): (&GroupName, &f64)| ahead.capacity.get(group).unwrap_or(&0.0) * sum / self.measurements;
-        let capacity: f64 = self.served.iter().map(of).sum();
-        let rate = work_per_s / ahead.work;
-        (rate <= COMPARABLE * capacity).then_some(ahead.burn.as_ref()?.at(rate, capacity))
+        let capacity = self.served.iter().map(of).sum::<f64>() * ahead.work;
+        (work_per_s <= COMPARABLE * capacity && capacity > 0.0).then_some(Load { work_per_s, capacity })
     }
 }
 
@@ -184,6 +200,8 @@ fn added(before: &Counted, after: &Counted) -> Option<Counts> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::super::BurnTable;
     use super::super::burn::LOADS;
     use super::*;
@@ -215,6 +233,7 @@ mod tests {
             answered: Some(Answered {
                 objectives: vec![objective],
                 requests: requests as f64,
+                measured: vec![requests as f64],
                 missed: vec![missed],
             }),
         }
@@ -301,6 +320,7 @@ mod tests {
             counted.arrived.output_tokens = 10 * answered;
             counted.answered = counted.answered.map(|all| Answered {
                 requests: answered as f64,
+                measured: vec![answered as f64],
                 ..all
             });
             counted
@@ -338,8 +358,8 @@ mod tests {
             .map(|answered| answered.objectives)
             .unwrap_or_default();
         let left = past.ledger.carried(at(600), &objectives);
-        // 1,200 requests but for three hundredths, of which 12 burnt 20 each.
-        assert!((left - (1_164.0 - 240.0)).abs() < 1e-6, "{left}");
+        // 1,200 requests but for eight hundredths, of which 12 burnt 20 each.
+        assert!((left - (1_104.0 - 240.0)).abs() < 1e-6, "{left}");
 
         let ahead = PoolAhead {
             burn: BurnTable::new(vec![
@@ -350,20 +370,38 @@ mod tests {
             work: of_tokens(100.0, 10.0),
             ..PoolAhead::default()
         };
+        let correction = |past: &Past| past.ledger.correction(ahead.burn.as_ref().unwrap(), ahead.work);
         let (expected, more) = (
             learn(&every_15_s(0.05), Some(&ahead)),
             learn(&every_15_s(3.0), Some(&ahead)),
         );
-        assert!(more.ledger.correction() > expected.ledger.correction());
+        assert!(correction(&more) > correction(&expected));
 
         let overloaded = PoolAhead {
             capacity: [(GroupName::from("owned"), 1.0)].into(),
-            ..ahead
+            ..ahead.clone()
         };
-        let beyond = learn(&every_15_s(3.0), Some(&overloaded));
-        assert!(
-            (beyond.ledger.correction() - 1.0).abs() < 1e-9,
-            "a backlog says nothing about the model"
-        );
+        let beyond = correction(&learn(&every_15_s(3.0), Some(&overloaded)));
+        assert!((beyond - 1.0).abs() < 1e-9, "a backlog says nothing about the model");
+    }
+
+    #[test]
+    fn an_objective_counts_by_the_share_of_what_is_measured_against_it() {
+        // A tenth misses: of every second request, since the others are of one token; or of 200 tokens of each.
+        for measured in [0.5, 200.0] {
+            let counted = |n: i64| {
+                let mut counted = counted(n * 15, 30 * n.unsigned_abs(), 0.0);
+                counted.answered = counted.answered.map(|all| Answered {
+                    measured: vec![measured * all.requests],
+                    missed: vec![0.1 * measured * all.requests],
+                    ..all
+                });
+                counted
+            };
+            let past = learn(&(0..=40).map(counted).collect::<Vec<_>>(), None);
+            let objectives = counted(0).answered.unwrap().objectives;
+            let left = past.ledger.carried(at(600), &objectives);
+            assert!((left - (1_104.0 - 120.0 * 20.0)).abs() < 1e-6, "{measured}: {left}");
+        }
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::burn::{BurnTable, LOADS};
 use super::bursts::Bursts;
 use super::horizon::start_of;
 use crate::capacity::Calibrations;
@@ -11,7 +12,7 @@ use crate::forecast::{Backtest, Counts, Event, History};
 use crate::snapshot::Objective;
 use crate::time::{Span, Timestamp};
 
-/// After so long, half of what was predicted and measured is forgotten.
+/// After so long, half of what was burnt at some load is forgotten.
 const HALF_LIFE: Span = Span::from_hours(24);
 
 /// As long as less was burnt than this, what is assumed counts more than what was measured.
@@ -31,7 +32,7 @@ const MOST_OWED: f64 = 0.35;
 
 /// So large a part of what a window allows is never planned with: requests that are under way when it ends may still miss, and nothing is left
 /// of it to make up for what surges in its last hour.
-const KEPT_BACK: f64 = 0.03;
+const KEPT_BACK: f64 = 0.08;
 
 /// One pool's past.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -75,24 +76,80 @@ pub struct Ledger {
     /// Per objective: burn beyond what earlier windows allowed that later ones have not made up for.
     #[serde(default)]
     debts: Vec<f64>,
-    /// Burn that was predicted lately, and burn that was measured for the same time.
+    /// What was burnt lately, by load: one entry from each of [`LOADS`] up to the next.
+    #[serde(default)]
+    loads: Vec<Experience>,
+    /// Of records that were written before loads were: what was expected of some requests, fading like them.
+    #[serde(default)]
     predicted: f64,
-    /// Requests of that time.
+    /// These requests.
+    #[serde(default)]
     over: f64,
+    /// What they burnt.
+    #[serde(default)]
     measured: f64,
+    /// When the last was added.
     at: Option<Timestamp>,
 }
 
+/// The load under which requests were answered.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Load {
+    /// What arrived, as work per second, see [`crate::work`].
+    pub work_per_s: f64,
+    /// What the servers could finish at saturation, likewise. Above zero.
+    pub capacity: f64,
+}
+
+/// What was burnt at about the same load, half of it forgotten after [`HALF_LIFE`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Experience {
+    /// Requests.
+    requests: f64,
+    /// Sum over them of the work that arrived per second.
+    work_per_s: f64,
+    /// Sum over them of what the servers could finish.
+    capacity: f64,
+    /// What they burnt.
+    burnt: f64,
+}
+
+impl Experience {
+    fn fade(&mut self, kept: f64) {
+        self.requests *= kept;
+        self.work_per_s *= kept;
+        self.capacity *= kept;
+        self.burnt *= kept;
+    }
+
+    fn add(&mut self, requests: f64, load: Load, burnt: f64) {
+        self.requests += requests;
+        self.work_per_s += requests * load.work_per_s;
+        self.capacity += requests * load.capacity;
+        self.burnt += burnt;
+    }
+
+    /// What `table` expects of as many requests under the same load, when one is so much `work` on average.
+    fn expected(&self, table: &BurnTable, work: f64) -> f64 {
+        let of = |sum: f64| sum / self.requests / work;
+        if self.requests > 0.0 {
+            self.requests * table.at(of(self.work_per_s), of(self.capacity))
+        } else {
+            0.0
+        }
+    }
+}
+
 impl Ledger {
-    /// Adds `requests` that were answered up to `at`, `misses` of them per objective, where `predicted` burn per request was expected
-    /// (`None` if nothing was).
+    /// Adds `requests` that were answered up to `at`, `misses` of them per objective, under `load`; `None` if what they burnt says nothing of a
+    /// load.
     pub fn answered(
         &mut self,
         at: Timestamp,
         objectives: &[Objective],
         requests: f64,
         misses: &[f64],
-        predicted: Option<f64>,
+        load: Option<Load>,
     ) {
         let window = start_of(at, window(objectives));
         if self.window != Some(window) || self.misses.len() != objectives.len() {
@@ -105,12 +162,20 @@ impl Ledger {
         for (sum, misses) in self.misses.iter_mut().zip(misses) {
             *sum += misses;
         }
-        if let Some(predicted) = predicted {
+        if let Some(load) = load {
             let aged = self.at.map_or(0.0, |last| at.since(last).as_hours_f64()) / HALF_LIFE.as_hours_f64();
             let kept = libm::exp2(-aged);
-            self.predicted = self.predicted * kept + predicted * requests;
-            self.over = self.over * kept + requests;
-            self.measured = self.measured * kept + burn(objectives, misses);
+            self.loads.resize(LOADS.len(), Experience::default());
+            for known in &mut self.loads {
+                known.fade(kept);
+            }
+            for sum in [&mut self.predicted, &mut self.over, &mut self.measured] {
+                *sum *= kept;
+            }
+            let above = LOADS.partition_point(|entry| *entry <= load.work_per_s / load.capacity);
+            if let Some(known) = above.checked_sub(1).and_then(|entry| self.loads.get_mut(entry)) {
+                known.add(requests, load, burn(objectives, misses));
+            }
             self.at = Some(at);
         }
     }
@@ -147,14 +212,24 @@ impl Ledger {
         })
     }
 
-    /// How many times as much is burnt as predicted, as far as lately measured; 1 as long as little was.
+    /// How many times as much is burnt as `table` expects of what was lived through lately, when a request is so much `work`; 1 as long as
+    /// little was.
     ///
     /// A catalogue figure that is too good and a router that is worse than said both burn more than the model knows; both are answered
-    /// with headroom, within bounds.
-    pub fn correction(&self) -> f64 {
-        let prior = self.over * PRIOR_SHARE + PRIOR_BURN;
-        let correction = (self.measured + prior) / (self.predicted + prior);
-        correction.clamp(LEAST_CORRECTION, MOST_CORRECTION)
+    /// with headroom, within bounds. It is the table of today that is asked, not those of then: a burst that it has learnt of since is not
+    /// counted twice.
+    pub fn correction(&self, table: &BurnTable, work: f64) -> f64 {
+        let sum = |of: fn(&Experience) -> f64| self.loads.iter().map(of).sum::<f64>();
+        let prior = (self.over + sum(|known| known.requests)) * PRIOR_SHARE + PRIOR_BURN;
+        let expected: f64 = self.loads.iter().map(|known| known.expected(table, work)).sum();
+        let burnt = self.measured + sum(|known| known.burnt);
+        let correction = (burnt + prior) / (self.predicted + expected + prior);
+        // A record with absurd figures corrects nothing.
+        if correction.is_finite() {
+            correction.clamp(LEAST_CORRECTION, MOST_CORRECTION)
+        } else {
+            1.0
+        }
     }
 }
 
@@ -183,6 +258,8 @@ pub(crate) fn window(objectives: &[Objective]) -> Span {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
     use crate::snapshot::Metric;
     use crate::units::Fraction;
@@ -203,12 +280,12 @@ mod tests {
         let mut ledger = Ledger::default();
         let at = |hours| Timestamp::from_millis(0) + Span::from_hours(hours);
         ledger.answered(at(3), &objectives(), 1_000.0, &[10.0, 10.0], None);
-        // 10 × 20 of the first, 10 × 10 of the second; three hundredths are kept back.
-        assert!((ledger.carried(at(5), &objectives()) - 770.0).abs() < 1e-6);
+        // 10 × 20 of the first, 10 × 10 of the second; eight hundredths are kept back.
+        assert!((ledger.carried(at(5), &objectives()) - 720.0).abs() < 1e-6);
         assert!(ledger.carried(at(25), &objectives()).abs() < 1e-9);
         ledger.answered(at(25), &objectives(), 100.0, &[50.0, 0.0], None);
         assert!(
-            (ledger.carried(at(26), &objectives()) + 903.0).abs() < 1e-6,
+            (ledger.carried(at(26), &objectives()) + 908.0).abs() < 1e-6,
             "overdrawn"
         );
     }
@@ -219,11 +296,11 @@ mod tests {
         let at = |hours| Timestamp::from_millis(0) + Span::from_hours(hours);
         // 60 × 20 of the first objective, 200 more than is allowed; far too many of the second on the day after.
         ledger.answered(at(3), &objectives(), 1_000.0, &[60.0, 10.0], None);
-        assert!((ledger.carried(at(23), &objectives()) + 230.0).abs() < 1e-6);
+        assert!((ledger.carried(at(23), &objectives()) + 280.0).abs() < 1e-6);
         assert!((ledger.carried(at(25), &objectives()) + 200.0).abs() < 1e-6);
         ledger.answered(at(25), &objectives(), 1_000.0, &[10.0, 500.0], None);
-        // What the first owes is not added to what the second burns: 970 less 5,000.
-        assert!((ledger.carried(at(26), &objectives()) + 4_030.0).abs() < 1e-6);
+        // What the first owes is not added to what the second burns: 920 less 5,000.
+        assert!((ledger.carried(at(26), &objectives()) + 4_080.0).abs() < 1e-6);
         assert!(
             (ledger.carried(at(49), &objectives()) + 350.0).abs() < 1e-6,
             "and no more"
@@ -235,25 +312,56 @@ mod tests {
         );
     }
 
+    /// Whatever the load, a request burns so much.
+    fn table(burn: f64) -> BurnTable {
+        BurnTable::new(vec![(1.0, [burn; LOADS.len()])]).unwrap()
+    }
+
     #[test]
-    fn what_burns_more_than_predicted_is_answered_with_headroom_within_bounds_and_slowly() {
+    fn what_burns_more_than_expected_is_answered_with_headroom_within_bounds_and_slowly() {
         let mut ledger = Ledger::default();
         let at = |hours| Timestamp::from_millis(0) + Span::from_hours(hours);
-        assert!((ledger.correction() - 1.0).abs() < 1e-9);
-        ledger.answered(at(1), &objectives(), 100.0, &[5.0, 0.0], Some(0.5));
+        let load = Some(Load {
+            work_per_s: 3.0,
+            capacity: 6.0,
+        });
+        let correction = |ledger: &Ledger, expected| ledger.correction(&table(expected), 1.5);
+        assert!((correction(&ledger, 0.5) - 1.0).abs() < 1e-9);
+        ledger.answered(at(1), &objectives(), 100.0, &[5.0, 0.0], load);
         assert!(
-            (1.0..1.15).contains(&ledger.correction()),
+            (1.0..1.15).contains(&correction(&ledger, 0.5)),
             "one hundred requests say little"
         );
         for hour in 2..20 {
             // 0.6 burnt per request.
-            ledger.answered(at(hour), &objectives(), 10_000.0, &[300.0, 0.0], Some(0.4));
+            ledger.answered(at(hour), &objectives(), 10_000.0, &[300.0, 0.0], load);
         }
         // (0.6 + 0.25) ÷ (0.4 + 0.25).
-        assert!((ledger.correction() - 1.307).abs() < 0.01, "{}", ledger.correction());
+        let known = correction(&ledger, 0.4);
+        assert!((known - 1.307).abs() < 0.01, "{known}");
+        let learnt = correction(&ledger, 0.6);
+        assert!((learnt - 1.0).abs() < 0.01, "a table that has learnt it: {learnt}");
         for hour in 20..60 {
-            ledger.answered(at(hour), &objectives(), 10_000.0, &[9_000.0, 0.0], Some(0.4));
+            ledger.answered(at(hour), &objectives(), 10_000.0, &[9_000.0, 0.0], load);
         }
-        assert!(ledger.correction() <= 2.0);
+        assert!(correction(&ledger, 0.4) <= 2.0);
+    }
+
+    #[test]
+    fn what_was_burnt_is_compared_with_what_is_expected_of_the_same_load() {
+        let mut ledger = Ledger::default();
+        let steep = BurnTable::new(vec![(1.0, LOADS), (10.0, LOADS)]).unwrap();
+        for hour in 0..48 {
+            let load = Load {
+                work_per_s: if hour % 2 == 0 { 1.0 } else { 4.0 },
+                capacity: 5.0,
+            };
+            let burnt_each = load.work_per_s / load.capacity;
+            let misses = 10_000.0 * burnt_each / per_miss(&objectives()[0]);
+            let at = Timestamp::from_millis(0) + Span::from_hours(hour);
+            ledger.answered(at, &objectives(), 10_000.0, &[misses, 0.0], Some(load));
+        }
+        let correction = ledger.correction(&steep, 1.0);
+        assert!((correction - 1.0).abs() < 1e-6, "{correction}");
     }
 }

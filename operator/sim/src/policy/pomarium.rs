@@ -120,6 +120,7 @@ impl Pomarium {
             answered: Some(Answered {
                 objectives: pool.objectives.clone(),
                 requests: totals.answered as f64,
+                measured: totals.measured.iter().map(|measured| *measured as f64).collect(),
                 missed: totals.missed.iter().map(|missed| *missed as f64).collect(),
             }),
         };

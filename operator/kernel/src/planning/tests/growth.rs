@@ -56,6 +56,24 @@ fn nothing_is_planned_twice() {
     assert!(asks(&stage.plan().decisions).is_empty());
 }
 
+/// Beside one M2 Ultra, nine M4 Pros sustain less than eight: from there on it is their percentile that binds. Ten sustain more again.
+#[test]
+fn servers_on_their_way_count_even_where_the_first_of_them_sets_a_slower_pace() {
+    let mut stage = hybrid(1, 12)
+        .group("m4-dear", crate::snapshot::Group::hosted("lease", 12))
+        .pool("chat", Pool::fixture());
+    stage.demand("chat", 0.8);
+    stage.run(Span::from_minutes(30));
+    stage.demand("chat", 1.81);
+    let asked = asks(&stage.run(Span::from_minutes(5))).len();
+    assert_eq!((asked, stage.count("chat", "m4")), (9, 3), "nine come, three serve");
+    let now = stage.now;
+    let mut running = stage.seen_mut("chat").running.values_mut();
+    running.find(|one| one.group == group("m4")).unwrap().silent_since = Some(now);
+    let decisions = stage.run(Span::from_minutes(4));
+    assert_eq!(asks(&decisions).len(), 1, "one is lost: {:#?}", asks(&decisions));
+}
+
 #[test]
 fn a_lease_that_does_not_arrive_is_time_boxed_and_the_next_group_is_tried() {
     let mut other = crate::snapshot::Group::hosted("lease", 5);

@@ -86,8 +86,8 @@ impl Known {
             Some(sample) => memo.burn(&steady, sample),
             None => steady.without_bursts(),
         });
-        let correction = pool.past.ledger.correction();
-        let table = expected.as_ref().map(|table| table.clone().scaled(correction));
+        let corrected = |table: &BurnTable| table.clone().scaled(pool.past.ledger.correction(table, work));
+        let table = expected.as_ref().map(corrected);
         let slots: Vec<Slot> = horizon
             .boundaries
             .windows(2)

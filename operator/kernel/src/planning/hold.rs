@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use super::crew::{Standing, voluntary};
-use super::policy::{HOLD_DOWN, HOLD_DOWN_HOSTED, REMOVAL_STEP};
+use super::policy::{HOLD_DOWN, HOLD_DOWN_HOSTED, REMOVAL_STEP, WANTED_BACK};
 use super::shrink::{Case, Shrinkage};
 use crate::names::GroupName;
 use crate::reason::{Problem, Reason};
-use crate::snapshot::{Disruption, Ownership};
+use crate::snapshot::{Disruption, Ownership, PoolMemory};
 use crate::time::{Span, Timestamp};
 
 /// Why a removal from `group` has to wait, although it is right.
@@ -19,13 +19,19 @@ pub(crate) fn not_yet(case: &Case, group: &GroupName) -> Option<Shrinkage> {
     };
     let after = |at: Option<Timestamp>, span: Span| at.map_or(now, |at| at + span);
     let until = (memory.surplus_since.unwrap_or(now) + hold_down)
-        .max(after(memory.last_added, hold_down))
+        .max(after(memory.last_added, after_addition(memory).unwrap_or(hold_down)))
         .max(after(memory.last_removed, REMOVAL_STEP));
     if now < until {
         let message = format!("fewer would do; nothing is removed before {until}");
         return Some(Shrinkage::hold(true, Reason::HoldDown, message, Some(until)));
     }
     others(case, group)
+}
+
+/// For how long nothing is removed after the last addition, if it took back what had been removed shortly before.
+fn after_addition(memory: &PoolMemory) -> Option<Span> {
+    let (added, removed) = (memory.last_added?, memory.last_removed?);
+    (removed < added && added.since(removed) < WANTED_BACK).then_some(WANTED_BACK)
 }
 
 /// Why a removal from `group` has to wait for others.

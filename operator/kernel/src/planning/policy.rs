@@ -24,6 +24,10 @@ pub(crate) const HOLD_DOWN: Span = Span::from_minutes(5);
 /// The same for a leased one: to want it back costs a lead time and a new minimum lease.
 pub(crate) const HOLD_DOWN_HOSTED: Span = Span::from_minutes(10);
 
+/// If replicas were wanted back within this time of a removal, nothing is taken out for as long after that: demand that wobbles around what fewer
+/// sustain does so again, and each turn costs a load and a drain.
+pub(crate) const WANTED_BACK: Span = Span::from_hours(1);
+
 /// Between two voluntary removals of one pool, so that measurements show the effect of the first.
 pub(crate) const REMOVAL_STEP: Span = Span::from_secs(30);
 

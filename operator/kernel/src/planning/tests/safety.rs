@@ -22,6 +22,22 @@ fn less_demand_takes_replicas_out() {
 }
 
 #[test]
+fn what_was_wanted_back_soon_after_it_was_removed_stays_for_an_hour() {
+    let mut stage = chat(2.5);
+    stage.run(Span::from_minutes(20));
+    let before = stage.count("chat", "ultra");
+    stage.demand("chat", 1.5);
+    assert!(!fences(&stage.run(Span::from_minutes(10))).is_empty(), "the first time five minutes are enough");
+    stage.demand("chat", 2.5);
+    stage.run(Span::from_minutes(5));
+    assert_eq!(stage.count("chat", "ultra"), before);
+    stage.demand("chat", 1.5);
+    let early = stage.run(Span::from_minutes(50));
+    assert!(early.is_empty(), "{early:#?}");
+    assert!(!fences(&stage.run(Span::from_minutes(15))).is_empty());
+}
+
+#[test]
 fn nothing_is_removed_on_a_metric_gap() {
     let (stage, decisions) = idle_after(|stage| stage.metrics_gone("chat"));
     assert!(decisions.is_empty(), "{decisions:#?}");

@@ -27,7 +27,10 @@ fn what_was_wanted_back_soon_after_it_was_removed_stays_for_an_hour() {
     stage.run(Span::from_minutes(20));
     let before = stage.count("chat", "ultra");
     stage.demand("chat", 1.5);
-    assert!(!fences(&stage.run(Span::from_minutes(10))).is_empty(), "the first time five minutes are enough");
+    assert!(
+        !fences(&stage.run(Span::from_minutes(10))).is_empty(),
+        "the first time five minutes are enough"
+    );
     stage.demand("chat", 2.5);
     stage.run(Span::from_minutes(5));
     assert_eq!(stage.count("chat", "ultra"), before);

@@ -82,12 +82,12 @@ impl From<Metric> for Signal {
 }
 
 /// One latency of the servers of one kind, measured over some time.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Observed {
     /// When it ended.
     pub at: Timestamp,
-    /// What arrived, at all servers that the curve is of.
-    pub rate: Rate,
+    /// At which rates requests arrived within that time, at all servers that the curve is of, each with the share of requests that came at it.
+    pub rates: Vec<(Rate, f64)>,
     /// Of which latency.
     pub metric: Metric,
     /// Share of requests that stayed within `value_ms`.
@@ -96,6 +96,14 @@ pub struct Observed {
     pub value_ms: f64,
     /// Requests that it was measured over.
     pub requests: u64,
+}
+
+impl Observed {
+    /// The rate at which the mean request came.
+    fn rate(&self) -> Rate {
+        let part = |(rate, share): &(Rate, f64)| rate.as_per_second() * share;
+        Rate::per_second(self.rates.iter().map(part).sum())
+    }
 }
 
 /// Whether the model may be believed.
@@ -187,7 +195,7 @@ impl Calibration {
         let plausible = observed.value_ms.is_finite() && observed.value_ms > 0.0 && observed.requests >= LEAST_REQUESTS;
         let waits = observed.metric == Metric::TimeToFirstToken && self.backlog(observed.at);
         if plausible && !waits && curve.saturation() > Rate::ZERO {
-            let slowness = curve.slowness(observed.rate, observed.metric, observed.percentile, observed.value_ms);
+            let slowness = curve.slowness(&observed.rates, observed.metric, observed.percentile, observed.value_ms);
             let window = self.slowness.entry(observed.metric.into()).or_default();
             window.push(observed.at, slowness);
         }

@@ -134,17 +134,22 @@ impl Curve {
         self.measured.at(self.load(rate)).of(metric).mean()
     }
 
-    /// How much longer every step must take than the model says, for `measured_ms` to be the latency at `rate`: 1 if the model is
-    /// right, 2 if the servers are half as fast as it says. Between 1/16 and 16.
+    /// How much longer every step must take than the model says, for `measured_ms` to be the latency that this share of requests stays within, when they
+    /// came at these `rates`, each with the share of them that came at it: 1 if the model is right, 2 if the servers are half as fast as it says. Between
+    /// 1/16 and 16.
     ///
     /// Not the ratio of latencies: near saturation, servers that are a tenth slower have waits that are several times as long.
-    pub fn slowness(&self, rate: Rate, metric: Metric, share: Fraction, measured_ms: f64) -> f64 {
+    pub fn slowness(&self, rates: &[(Rate, f64)], metric: Metric, share: Fraction, measured_ms: f64) -> f64 {
         // If every step takes s times as long, then so does everything at 1/s of the rate.
-        let slowed = |s: f64| s * self.latency_ms(Rate::per_second(rate.as_per_second() * s), metric, share);
+        let slowed = |s: f64| -> f64 {
+            let within =
+                |(rate, part): &(Rate, f64)| part * self.measured.within(self.load(*rate) * s, metric, measured_ms / s);
+            rates.iter().map(within).sum()
+        };
         let (mut low, mut high) = (1.0 / 16.0, 16.0);
         for _ in 0..BISECTIONS {
             let middle = libm::sqrt(low * high);
-            if slowed(middle) < measured_ms {
+            if slowed(middle) > share.get() {
                 low = middle;
             } else {
                 high = middle;

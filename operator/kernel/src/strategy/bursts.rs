@@ -106,6 +106,16 @@ impl Bursts {
         }
     }
 
+    /// Requests and work of each known count of the last five minutes before `now`.
+    pub(super) fn lately(&self, now: Timestamp) -> impl Iterator<Item = (f64, f64)> {
+        let from = (now - Span::from_minutes(5))
+            .as_millis()
+            .div_euclid(BIN.as_millis().cast_signed());
+        let from = usize::try_from(from - self.requests.first()).unwrap_or(0);
+        let known = |(requests, work): (Count, Count)| Some((requests.get()?.into(), work.get()?.into()));
+        self.requests.iter().zip(self.work.iter()).skip(from).filter_map(known)
+    }
+
     /// Whether these counts give the same sample as others.
     pub(super) fn alike(&self, other: &Self) -> bool {
         self.requests.closed_alike(&other.requests) && self.work.closed_alike(&other.work)

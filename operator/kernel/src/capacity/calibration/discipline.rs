@@ -37,7 +37,7 @@ impl DisciplineFit {
     /// say nothing and are left out.
     pub fn observe(&mut self, at: Timestamp, figures: &[Observed], pooled: &Curve, unpooled: &Curve) {
         let telling = |figure: &Observed| {
-            let of = |curve: &Curve| curve.latency_ms(figure.rate, figure.metric, figure.percentile);
+            let of = |curve: &Curve| curve.latency_ms(figure.rate(), figure.metric, figure.percentile);
             of(unpooled) > APART * of(pooled)
         };
         let known: Vec<&Observed> = figures
@@ -72,7 +72,7 @@ impl DisciplineFit {
 fn misfit(figures: &[&Observed], curve: &Curve) -> f64 {
     let mut needed: Vec<f64> = figures
         .iter()
-        .map(|figure| libm::log(curve.slowness(figure.rate, figure.metric, figure.percentile, figure.value_ms)))
+        .map(|figure| libm::log(curve.slowness(&figure.rates, figure.metric, figure.percentile, figure.value_ms)))
         .collect();
     needed.sort_by(f64::total_cmp);
     let (Some(least), Some(most)) = (needed.first(), needed.last()) else {

@@ -35,7 +35,7 @@ fn figure(at: Timestamp, rate: Rate, metric: Metric, percentile: f64, of: &Curve
     let percentile = Fraction::new(percentile);
     Observed {
         at,
-        rate,
+        rates: vec![(rate, 1.0)],
         metric,
         percentile,
         value_ms: of.latency_ms(rate, metric, percentile),
@@ -188,28 +188,62 @@ fn few_requests_and_impossible_values_are_no_samples() {
             Observed {
                 at,
                 requests: 49,
-                ..good
+                ..good.clone()
             },
             Observed {
                 at,
                 value_ms: f64::NAN,
-                ..good
+                ..good.clone()
             },
             Observed {
                 at,
                 value_ms: f64::INFINITY,
-                ..good
+                ..good.clone()
             },
             Observed {
                 at,
                 value_ms: 0.0,
-                ..good
+                ..good.clone()
             },
         ] {
             calibration.observe(&bad, &believed);
         }
     }
     assert_eq!(calibration, unknown());
+}
+
+#[test]
+fn tokens_that_came_in_bursts_say_nothing_of_slow_servers_if_the_bursts_are_known() {
+    let model = curve(&m2_ultra(), 4, Discipline::LeastWork);
+    let at = |load: f64| Rate::per_second(load * model.saturation().as_per_second());
+    // Nine of ten requests come within a ninth of the time, at 0.9 of what the servers finish; the others nearly alone.
+    let bursts = vec![(at(0.9), 0.9), (at(0.0125), 0.1)];
+    let within = |ms: f64| -> f64 {
+        let of = |(rate, share): &(Rate, f64)| share * model.prediction(*rate).itl_ms.within(ms).get();
+        bursts.iter().map(of).sum()
+    };
+    let mut value_ms = 1.0;
+    while within(value_ms) < 0.95 {
+        value_ms += 0.1;
+    }
+    let seen = |minutes, rates| Observed {
+        at: minute(minutes),
+        rates,
+        metric: Metric::InterTokenLatency,
+        percentile: Fraction::new(0.95),
+        value_ms,
+        requests: 500,
+    };
+    let trust = |rates: &[(Rate, f64)]| {
+        let mut calibration = unknown();
+        for minutes in 0..30 {
+            calibration.observe(&seen(minutes, rates.to_vec()), &model);
+        }
+        calibration.trust(minute(30)).factor()
+    };
+    let (known, unknown) = (trust(&bursts), trust(&[(at(0.111), 1.0)]));
+    assert!((known - 1.0).abs() < 0.03, "{known}");
+    assert!(unknown > 1.3, "the same at the mean rate: {unknown}");
 }
 
 #[test]

@@ -308,9 +308,9 @@ fn how_much_slower_servers_are_is_told_from_one_latency() {
     for load in [0.0, 0.3, 0.6, 0.7] {
         let rate = Rate::per_second(load * believed.saturation().as_per_second());
         for metric in [Metric::TimeToFirstToken, Metric::InterTokenLatency] {
-            let slowness = believed.slowness(rate, metric, p95, real.latency_ms(rate, metric, p95));
+            let slowness = believed.slowness(&[(rate, 1.0)], metric, p95, real.latency_ms(rate, metric, p95));
             assert!((slowness - 1.3).abs() < 0.02, "{metric:?} at {load}: {slowness}");
-            let right = believed.slowness(rate, metric, p95, believed.latency_ms(rate, metric, p95));
+            let right = believed.slowness(&[(rate, 1.0)], metric, p95, believed.latency_ms(rate, metric, p95));
             assert!((right - 1.0).abs() < 1e-3, "{metric:?} at {load}: {right}");
         }
     }

@@ -12,7 +12,8 @@ use crate::engine::StepTimes;
 use crate::feasibility::Feasibility;
 use crate::names::{GroupName, PoolId};
 use crate::planning::{MEASURE_MAX_AGE, MEASURED_OVER, is_full, planned_lengths};
-use crate::snapshot::{Demand, EnginesMeasured, Pool, Snapshot};
+use crate::snapshot::{Demand, EnginesMeasured, Metric, Pool, Snapshot};
+use crate::strategy::bursts::Bursts;
 use crate::time::Timestamp;
 use crate::units::Rate;
 
@@ -43,7 +44,9 @@ fn pool_calibrations(snapshot: &Snapshot, pool: &Pool, now: Timestamp, curves: &
         return None;
     }
     let feasibility = Feasibility::of(pool, Catalogue::builtin(), now);
-    let traffic = Traffic::new(&planned_lengths(pool, now), pool.discipline, &pool.objectives);
+    let mix = planned_lengths(pool, now);
+    let traffic = Traffic::new(&mix, pool.discipline, &pool.objectives);
+    let lately = Lately::of(&pool.past.bursts, mix.work(), now);
     let mut calibrations = pool.past.calibrations.clone();
     for (name, measured) in usable {
         let group = snapshot.groups.get(name);
@@ -66,10 +69,13 @@ fn pool_calibrations(snapshot: &Snapshot, pool: &Pool, now: Timestamp, curves: &
             continue;
         }
         for (objective, value_ms) in pool.objectives.iter().zip(&measured.values_ms) {
+            let Some(rates) = lately.rates(objective.metric, rate) else {
+                continue;
+            };
             let Some(value_ms) = *value_ms else { continue };
             let observed = Observed {
                 at: measured.at,
-                rate: Rate::per_second(rate),
+                rates,
                 metric: objective.metric,
                 percentile: objective.percentile,
                 value_ms,
@@ -89,6 +95,50 @@ fn is_calm(pool: &Pool) -> bool {
     };
     let ratio = arrivals.rate_1m.as_per_second() / arrivals.rate_5m.as_per_second();
     (1.0 / CALM..=CALM).contains(&ratio)
+}
+
+/// How the requests came that latencies are measured of.
+struct Lately {
+    /// Per 15 s: work relative to the mean of these minutes in requests of the mix that curves are of, and the share of requests that came then. Empty if
+    /// nobody knows.
+    counts: Vec<(f64, f64)>,
+    /// Whether the requests were about as much work as those of the mix.
+    alike: bool,
+}
+
+impl Lately {
+    fn of(bursts: &Bursts, work: f64, now: Timestamp) -> Self {
+        let counts: Vec<(f64, f64)> = bursts.lately(now).collect();
+        let requests: f64 = counts.iter().map(|(requests, _)| requests).sum();
+        let each = counts.iter().map(|(_, work)| work).sum::<f64>() / requests / work;
+        if !each.is_finite() {
+            return Self {
+                counts: Vec::new(),
+                alike: true,
+            };
+        }
+        let length = counts.len() as f64;
+        let relative = |(came, done): (f64, f64)| (done / work * length / requests, came / requests);
+        Self {
+            counts: counts.into_iter().map(relative).collect(),
+            alike: (1.0 / CALM..=CALM).contains(&each),
+        }
+    }
+
+    /// The rates that a latency is compared at, of servers at which `rate` requests/s arrived; `None` if it cannot be compared.
+    ///
+    /// The latency between tokens goes by who else is served within these seconds. A first token waits for what came before as well, and takes longer for
+    /// a longer prompt: that is compared at the mean rate, and with requests of the usual lengths.
+    fn rates(&self, metric: Metric, rate: f64) -> Option<Vec<(Rate, f64)>> {
+        match metric {
+            Metric::InterTokenLatency if !self.counts.is_empty() => {
+                let felt = |&(relative, share): &(f64, f64)| (Rate::per_second(rate * relative), share);
+                Some(self.counts.iter().map(felt).collect())
+            }
+            Metric::TimeToFirstToken if !self.alike => None,
+            Metric::InterTokenLatency | Metric::TimeToFirstToken => Some(vec![(Rate::per_second(rate), 1.0)]),
+        }
+    }
 }
 
 /// How many engines of a group have more requests than they take at once.
@@ -122,4 +172,77 @@ impl Crowd {
 fn nearest(engines: u32) -> u32 {
     let far = |size: &u32| size.abs_diff(engines);
     SIZES.into_iter().min_by_key(far).unwrap_or(1)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::forecast::Counts;
+    use crate::snapshot::LengthMix;
+    use crate::time::Span;
+    use crate::work;
+
+    /// Five minutes with so many requests of so many prompt and output tokens each in every 15 s, and when they ended.
+    fn five_minutes(each: (u64, u64), requests: impl Fn(u64) -> u64) -> (Bursts, Timestamp) {
+        let (mut bursts, mut now) = (Bursts::default(), Timestamp::from_millis(1_772_442_000_000));
+        for count in 0..20 {
+            let arrived = Counts {
+                requests: requests(count),
+                prompt_tokens: requests(count) * each.0,
+                output_tokens: requests(count) * each.1,
+            };
+            bursts.record(now, now + Span::from_secs(15), arrived);
+            now = now + Span::from_secs(15);
+        }
+        (bursts, now)
+    }
+
+    fn mean(rates: &[(Rate, f64)]) -> f64 {
+        rates.iter().map(|(rate, share)| rate.as_per_second() * share).sum()
+    }
+
+    #[test]
+    fn tokens_are_compared_at_the_rates_of_the_moments_in_which_they_came_and_first_tokens_at_the_mean_rate() {
+        let usual = work::of_tokens(1_000.0, 200.0);
+        // Nine of ten requests come in a tenth of the time.
+        let (bursts, now) = five_minutes((1_000, 200), |count| if count % 10 == 0 { 81 } else { 1 });
+        let lately = Lately::of(&bursts, usual, now);
+        let first = lately.rates(Metric::TimeToFirstToken, 6.0).unwrap();
+        assert_eq!(first, [(Rate::per_second(6.0), 1.0)]);
+        let tokens = lately.rates(Metric::InterTokenLatency, 6.0).unwrap();
+        let share: f64 = tokens.iter().map(|(_, share)| share).sum();
+        assert!((share - 1.0).abs() < 1e-9, "{share}");
+        // 0.9 at nine times the rate, 0.1 at a ninth.
+        assert!((mean(&tokens) - 6.0 * 8.111).abs() < 0.5, "{}", mean(&tokens));
+        let quiet = Lately::of(&bursts, usual, now + Span::from_minutes(10));
+        assert_eq!(
+            quiet.rates(Metric::InterTokenLatency, 6.0).unwrap(),
+            [(Rate::per_second(6.0), 1.0)]
+        );
+    }
+
+    #[test]
+    fn requests_that_are_longer_than_those_of_the_curve_are_a_higher_rate_of_tokens_and_their_first_tokens_say_nothing()
+    {
+        let usual = work::of_tokens(1_000.0, 200.0);
+        let (bursts, now) = five_minutes((2_000, 400), |_| 100);
+        let lately = Lately::of(&bursts, usual, now);
+        assert_eq!(lately.rates(Metric::TimeToFirstToken, 6.0), None);
+        let tokens = lately.rates(Metric::InterTokenLatency, 6.0).unwrap();
+        assert!((mean(&tokens) - 12.0).abs() < 0.1, "{}", mean(&tokens));
+    }
+
+    #[test]
+    fn where_nobody_counts_what_arrives_latencies_are_compared_at_the_rate_that_engines_report() {
+        let lately = Lately::of(
+            &Bursts::default(),
+            LengthMix::assumed().work(),
+            Timestamp::from_millis(0),
+        );
+        for metric in [Metric::TimeToFirstToken, Metric::InterTokenLatency] {
+            assert_eq!(lately.rates(metric, 6.0).unwrap(), [(Rate::per_second(6.0), 1.0)]);
+        }
+    }
 }

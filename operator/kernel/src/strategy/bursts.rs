@@ -106,14 +106,14 @@ impl Bursts {
         }
     }
 
-    /// Requests and work of each known count of the last five minutes before `now`.
-    pub(super) fn lately(&self, now: Timestamp) -> impl Iterator<Item = (f64, f64)> {
-        let from = (now - Span::from_minutes(5))
-            .as_millis()
-            .div_euclid(BIN.as_millis().cast_signed());
-        let from = usize::try_from(from - self.requests.first()).unwrap_or(0);
+    /// Requests and work of each known count since `from`.
+    pub(super) fn since(&self, from: Timestamp) -> impl Iterator<Item = (f64, f64)> {
+        let number = from.as_millis().div_euclid(BIN.as_millis().cast_signed());
         let known = |(requests, work): (Count, Count)| Some((requests.get()?.into(), work.get()?.into()));
-        self.requests.iter().zip(self.work.iter()).skip(from).filter_map(known)
+        self.requests
+            .since(number)
+            .zip(self.work.since(number))
+            .filter_map(known)
     }
 
     /// Whether these counts give the same sample as others.

@@ -20,7 +20,7 @@ use crate::units::Rate;
 /// Sizes of sets that are compared with.
 const SIZES: [u32; 8] = [1, 2, 3, 4, 6, 8, 12, 24];
 
-/// The rate of the last minute is within this factor of that of the last five.
+/// The rate of the last minute is within this factor of that of the last five, and the work of a request within this factor of the mix's.
 const CALM: f64 = 1.3;
 
 /// What is known after what engines have measured lately, of pools of which anything was.
@@ -108,7 +108,7 @@ struct Lately {
 
 impl Lately {
     fn of(bursts: &Bursts, work: f64, now: Timestamp) -> Self {
-        let counts: Vec<(f64, f64)> = bursts.lately(now).collect();
+        let counts: Vec<(f64, f64)> = bursts.since(now - MEASURED_OVER).collect();
         let requests: f64 = counts.iter().map(|(requests, _)| requests).sum();
         let each = counts.iter().map(|(_, work)| work).sum::<f64>() / requests / work;
         if !each.is_finite() {

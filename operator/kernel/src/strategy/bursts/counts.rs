@@ -71,6 +71,15 @@ impl Counts {
         self.closed().chain(self.open.iter().copied())
     }
 
+    /// Those from count `number` on.
+    pub(super) fn since(&self, number: i64) -> impl Iterator<Item = Count> {
+        let hour = usize::try_from(number.div_euclid(HOUR) - self.first.div_euclid(HOUR)).unwrap_or(0);
+        let hour = hour.min(self.hours.len());
+        let before = usize::try_from(number - self.begin(hour)).unwrap_or(0);
+        let packed = self.hours.range(hour..).flat_map(|hour| unpack(hour));
+        packed.chain(self.open.iter().copied()).skip(before)
+    }
+
     /// Those of whole hours.
     pub(super) fn closed(&self) -> impl Iterator<Item = Count> {
         self.hours.iter().flat_map(|hour| unpack(hour))
@@ -129,11 +138,14 @@ impl Counts {
 
     /// The number of the first count of the hour under way.
     fn open_since(&self) -> i64 {
-        let hours = i64::try_from(self.hours.len()).unwrap_or(0);
-        if hours == 0 {
-            self.first
-        } else {
-            (self.first.div_euclid(HOUR) + hours) * HOUR
+        self.begin(self.hours.len())
+    }
+
+    /// The number of the first count of an hour, the one under way included.
+    fn begin(&self, hour: usize) -> i64 {
+        match i64::try_from(hour) {
+            Ok(hour) if hour > 0 => (self.first.div_euclid(HOUR) + hour) * HOUR,
+            _ => self.first,
         }
     }
 
@@ -167,6 +179,14 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn the_counts_from_a_number_on_are_the_last_ones(first in -500..500_i64, values in counts(), skipped in -20..900_i64) {
+            let plain: Vec<Count> = values.into_iter().map(Count).collect();
+            let since = Counts::new(first, plain.clone()).since(first + skipped).collect::<Vec<_>>();
+            let skipped = usize::try_from(skipped).unwrap_or(0);
+            prop_assert_eq!(since, plain.into_iter().skip(skipped).collect::<Vec<_>>());
+        }
+
         #[test]
         fn what_is_packed_is_what_it_was(first in -500..500_i64, values in counts(), more in prop::collection::vec((0..900_i64, 0..9_u32), 0..9)) {
             let mut plain: Vec<Count> = values.into_iter().map(Count).collect();
